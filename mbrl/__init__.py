@@ -1,0 +1,1 @@
+"""Model-based reinforcement learning and control through differentiable MuJoCo, in PyTorch."""

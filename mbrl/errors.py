@@ -1,0 +1,72 @@
+"""Every error the package raises, and the one way of suggesting a closest match."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+
+class MbrlError(Exception):
+    """Root of every error raised by this package."""
+
+
+class ArgumentError(MbrlError, ValueError):
+    """An argument has the wrong shape, dtype, range or value."""
+
+
+class ConfigError(MbrlError, ValueError):
+    """A configuration names something that does not exist or does not fit."""
+
+
+class GraphError(ConfigError):
+    """A computation graph is wired wrongly."""
+
+
+class UnknownNameError(ConfigError, KeyError):
+    """A name is not in the registry, or not among the legal ones."""
+
+    def __str__(self) -> str:
+        # KeyError would print the repr of the message, in quotes.
+        return str(self.args[0])
+
+
+class ModelError(MbrlError, ValueError):
+    """A MuJoCo model has a feature that a method cannot honour."""
+
+
+class TaskError(MbrlError, ValueError):
+    """An environment cannot serve as a task."""
+
+
+class DivergenceError(MbrlError, FloatingPointError):
+    """The physics left the finite world, or MuJoCo could not make sense of a row.
+
+    Attributes:
+        rows: indices of the offending rows of the batch, ascending.
+    """
+
+    def __init__(self, message: str, rows: Iterable[Any] = ()):
+        super().__init__(message)
+        self.rows = tuple(int(row) for row in rows)
+
+
+class SecondDerivativeError(MbrlError, RuntimeError):
+    """A second derivative was asked of an op that has only first ones."""
+
+
+class CheckpointError(MbrlError, OSError):
+    """A checkpoint is missing, damaged or of another run."""
+
+
+def suggestion(name: object, legal: Iterable[str]) -> str:
+    """Return ``legal: a, b, c; did you mean 'a'?`` for an error message.
+
+    Args:
+        name: what the user wrote.
+        legal: the names that would have been accepted.
+    """
+    names = sorted(str(item) for item in legal)
+    text = f"legal: {', '.join(names) if names else '(nothing)'}"
+    close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
+    return f"{text}; did you mean {close[0]!r}?" if close else text

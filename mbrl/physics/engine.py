@@ -1,0 +1,202 @@
+"""Private copies of models and pools of simulations: the only callers of ``mujoco.batch``."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import os
+from collections.abc import Callable, Iterator
+
+import mujoco
+import numpy as np
+from mujoco.batch import Batch, SimulationError
+from numpy.typing import NDArray
+
+from mbrl.errors import ArgumentError, DivergenceError, ModelError
+from mbrl.physics.state import StateSpec
+from mbrl.types import Array
+
+_WARNING = mujoco.mjtWarning
+# MuJoCo's own limit (mjMAXVAL): past it a coordinate counts as diverged.
+_LARGEST = 1e10
+_MEMORY_WARNINGS = (_WARNING.mjWARN_CONTACTFULL, _WARNING.mjWARN_CNSTRFULL)
+
+
+def private_copy(model: mujoco.MjModel) -> mujoco.MjModel:
+    """Return a copy of ``model`` that does not reset itself when a simulation diverges.
+
+    Raises:
+        ModelError: if part of what the next step depends on lies outside [qpos, qvel, act].
+    """
+    hidden = {
+        "engine plugins that keep a state": model.npluginstate,
+        "actuator or sensor delays (history)": model.nhistory,
+        "plasticity": model.nplastic,
+        "sleep (option flag)": model.opt.enableflags & mujoco.mjtEnableBit.mjENBL_SLEEP,
+        "IPC contact (option flag)": model.opt.enableflags & mujoco.mjtEnableBit.mjENBL_IPC,
+    }
+    for feature, present in hidden.items():
+        if present:
+            raise ModelError(
+                f"the model uses {feature}: its next step is not a function of "
+                "[qpos, qvel, act] and ctrl alone; remove the feature from the model"
+            )
+    own = copy.copy(model)
+    own.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_AUTORESET)
+    return own
+
+
+def thread_count(threads: int | None) -> int:
+    """Return the number of engine threads: ``threads``, or every core this process may use."""
+    if threads is None:
+        return (
+            len(os.sched_getaffinity(0))
+            if hasattr(os, "sched_getaffinity")
+            else os.cpu_count() or 1
+        )
+    if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
+        raise ArgumentError(
+            f"threads must be a positive integer or None (all cores), got {threads!r}"
+        )
+    return threads
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep MuJoCo from printing warnings and writing MUJOCO_LOG.TXT into the working directory.
+
+    Nothing is lost: the counters of every simulation are read and raised as errors.
+    """
+    before = mujoco.MjLogConfig.get()
+    silent = mujoco.MjLogConfig.get()
+    silent.logto_console = silent.logto_file = False
+    mujoco.MjLogConfig.set(silent)
+    try:
+        yield
+    finally:
+        mujoco.MjLogConfig.set(before)
+
+
+class SimulationPool:
+    """Many independent copies of one model's world, advanced by pure calls on libmujoco's threads.
+
+    Every call writes the whole state it depends on, with a cold-started solver, so results depend
+    on the arguments alone, bit for bit, at any number of threads and in any order of calls.
+
+    Args:
+        model: the model to run; kept, not copied.
+        spec: its state space.
+        threads: engine threads.
+        fields: MjData fields to copy out after each call.
+    """
+
+    def __init__(
+        self, model: mujoco.MjModel, spec: StateSpec, threads: int, fields: tuple[str, ...] = ()
+    ):
+        self.model, self.spec, self.threads, self.fields = model, spec, threads, fields
+        self._capacity = 0
+
+    def advance(self, state: Array, ctrl: Array, substeps: int) -> Array:
+        """Return the states [n, nx] after ``substeps`` of ``mj_step`` under constant ``ctrl``.
+
+        Raises:
+            DivergenceError: naming the rows that left the finite world.
+        """
+        ids = self._load(state, ctrl)
+        self._run(ids, lambda: self._batch.step(ids, nstep=substeps))
+        return self._states(len(ids))
+
+    def advance_again(self, ctrl: Array, substeps: int) -> Array:
+        """Advance the rows of the last call from where they stand, as ``advance`` would."""
+        n = len(ctrl)
+        ids = self._ids[:n]
+        self._ctrl[:n] = ctrl
+        self._warmstart[:n] = 0.0
+        self._run(ids, lambda: self._batch.step(ids, nstep=substeps))
+        return self._states(n)
+
+    def forward(self, state: Array, ctrl: Array) -> None:
+        """Run ``mj_forward`` at the given states, for the sake of :meth:`field`."""
+        ids = self._load(state, ctrl)
+        self._run(ids, lambda: self._batch.forward(ids))
+
+    def field(self, name: str, n: int) -> NDArray[np.generic]:
+        """Return a copy of a derived field [n, ...] as the last call left it."""
+        return np.array(self._outputs[name][:n])
+
+    def _load(self, state: Array, ctrl: Array) -> NDArray[np.int32]:
+        n = len(state)
+        if n > self._capacity:
+            self._allocate(n)
+        spec = self.spec
+        self._qpos[:n] = state[:, : spec.nq]
+        self._qvel[:n] = state[:, spec.nq : spec.nq + spec.nv]
+        self._act[:n] = state[:, spec.nq + spec.nv :]
+        self._ctrl[:n] = ctrl
+        self._warmstart[:n] = 0.0
+        self._time[:n] = 0.0
+        return self._ids[:n]
+
+    def _allocate(self, n: int) -> None:
+        # Powers of two: a caller whose batch varies does not reallocate at every call.
+        self._capacity = 1 << (n - 1).bit_length()
+        batch = Batch(self.model, self._capacity, self.threads)
+        self._batch = batch
+        self._ids = np.arange(self._capacity, dtype=np.int32)
+        self._qpos, self._qvel, self._act = (
+            batch.bind("qpos"),
+            batch.bind("qvel"),
+            batch.bind("act"),
+        )
+        self._ctrl, self._warmstart = batch.bind("ctrl"), batch.bind("qacc_warmstart")
+        self._time = batch.bind("time")
+        self._outputs = {name: batch.bind(name) for name in self.fields}
+
+    def _states(self, n: int) -> Array:
+        return np.concatenate([self._qpos[:n], self._qvel[:n], self._act[:n]], axis=1)
+
+    def _run(self, ids: NDArray[np.int32], call: Callable[[], None]) -> None:
+        n = len(ids)
+        self._batch.warning[:n] = 0
+        try:
+            with quiet():
+                call()
+        except SimulationError as error:
+            raise DivergenceError(
+                f"MuJoCo refused {len(error.ids)} of {n} rows {_some(error.ids)}: "
+                f"{self._batch.error(int(error.ids[0]))}",
+                error.ids,
+            ) from error
+        counters = self._batch.warning[:n, :, 1]
+        finite = (
+            (np.abs(self._qpos[:n]) < _LARGEST).all(axis=1)
+            & (np.abs(self._qvel[:n]) < _LARGEST).all(axis=1)
+            & (np.abs(self._act[:n]) < _LARGEST).all(axis=1)
+        )
+        if counters.any() or not finite.all():
+            self._complain(counters, finite)
+
+    def _complain(self, counters: NDArray[np.int32], finite: NDArray[np.bool_]) -> None:
+        full = np.flatnonzero(counters[:, _MEMORY_WARNINGS].any(axis=1))
+        if len(full):
+            raise DivergenceError(
+                f"MuJoCo ran out of memory for contacts or constraints in rows {_some(full)}; "
+                "give the model a larger <size memory=.../>",
+                full,
+            )
+        bad = np.flatnonzero(counters.any(axis=1) | ~finite)
+        names = [
+            w.name.removeprefix("mjWARN_")
+            for w in map(_WARNING, range(counters.shape[1]))
+            if counters[bad, w].any()
+        ]
+        raise DivergenceError(
+            f"the simulation diverged in {len(bad)} of {len(finite)} rows {_some(bad)}: "
+            f"{', '.join(names) or 'coordinates beyond 1e10'}",
+            bad,
+        )
+
+
+def _some(rows: NDArray[np.generic], most: int = 8) -> str:
+    shown = ", ".join(str(int(row)) for row in rows[:most])
+    return f"[{shown}{', ...' if len(rows) > most else ''}]"

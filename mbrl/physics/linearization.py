@@ -1,0 +1,95 @@
+"""Jacobians of the control step: the methods, by name, and the choice among them."""
+
+from __future__ import annotations
+
+import copy
+from typing import Protocol
+
+import mujoco
+
+from mbrl.errors import ArgumentError, suggestion
+from mbrl.physics.state import StateSpec
+from mbrl.physics.step_difference import StepDifference
+from mbrl.physics.transition import TransitionDifference
+from mbrl.types import Array, Linearization
+
+# Newton at this tolerance stops where rounding does: as good as tolerance 0, at none of its cost.
+_TOLERANCE = 1e-14
+_ITERATIONS = 100
+
+
+class JacobianMethod(Protocol):
+    """One way of differentiating the control step."""
+
+    def __call__(
+        self, state: Array, ctrl: Array, *, eps: float | None, centered: bool
+    ) -> Linearization:
+        """Return A [B, ndx, ndx] and B [B, ndx, nu] at checked arguments."""
+
+
+class Linearizer:
+    r"""A(x, u) and B(x, u) of one control step in tangent space.
+
+    .. math:: A = \partial (F(x \oplus d, u) \ominus F(x, u)) / \partial d, \qquad
+              B = \partial (F(x, u + d) \ominus F(x, u)) / \partial d \quad \text{at } d = 0.
+
+    What is differentiated is the step with its constraint solver converged (Newton): the map that
+    the engine approximates, without the noise of stopping early. The optimum is the same for every
+    solver, so a model that ships PGS or loose tolerances keeps them for simulation.
+
+    Args:
+        model: the simulator's private model; not modified.
+        spec: its state space.
+        frame_skip: physics steps per control step.
+        threads: engine threads.
+    """
+
+    def __init__(self, model: mujoco.MjModel, spec: StateSpec, frame_skip: int, threads: int):
+        self._model, self._spec = model, spec
+        self._frame_skip, self._threads = frame_skip, threads
+        self._built: dict[str, JacobianMethod] = {}
+
+    def __call__(
+        self, state: Array, ctrl: Array, *, method: str, eps: float | None, centered: bool
+    ) -> Linearization:
+        """Linearise at checked arguments; see ``Simulator.linearize``."""
+        if eps is not None and not 0.0 < eps < 1.0:
+            raise ArgumentError(f"eps must lie between 0 and 1, or be None, got {eps!r}")
+        name = self.resolve(method)
+        if name not in self._built:
+            self._built[name] = METHODS[name](
+                converged(self._model), self._spec, self._frame_skip, self._threads
+            )
+        return self._built[name](state, ctrl, eps=eps, centered=centered)
+
+    def resolve(self, method: str) -> str:
+        """Return the name of the method to use.
+
+        Raises:
+            ArgumentError: if there is no such method.
+            ModelError: if it cannot differentiate this model.
+        """
+        if method == "auto":
+            return "step"
+        if method not in METHODS:
+            raise ArgumentError(
+                f"unknown method {method!r}; {suggestion(method, ['auto', *METHODS])}"
+            )
+        METHODS[method].check(self._model)
+        return method
+
+
+def converged(model: mujoco.MjModel) -> mujoco.MjModel:
+    """Return a copy of ``model`` whose constraint solver runs to convergence."""
+    own = copy.copy(model)
+    own.opt.solver = mujoco.mjtSolver.mjSOL_NEWTON
+    own.opt.tolerance = _TOLERANCE
+    own.opt.iterations = max(own.opt.iterations, _ITERATIONS)
+    own.opt.noslip_tolerance = 0.0
+    return own
+
+
+METHODS: dict[str, type[StepDifference] | type[TransitionDifference]] = {
+    "step": StepDifference,
+    "transition": TransitionDifference,
+}

@@ -1,0 +1,235 @@
+"""A pure, batched simulator of an unmodified MuJoCo model."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import mujoco
+import numpy as np
+from numpy.typing import NDArray
+
+from mbrl.errors import ArgumentError, ModelError, suggestion
+from mbrl.physics.engine import SimulationPool, private_copy, thread_count
+from mbrl.physics.linearization import Linearizer
+from mbrl.physics.state import StateSpec
+from mbrl.types import Array, Linearization
+
+_KEPT_POOLS = 4
+
+
+class Simulator:
+    r"""The control-step map of a model, :math:`x' = F(x, u)`, over a batch.
+
+    One control step is ``frame_skip`` calls of ``mj_step`` under constant control. The map is pure:
+    the same (state, ctrl) gives the same next state bit for bit, whatever was computed before and
+    however many threads run. The caller's model is copied and stays byte-identical; its integrator,
+    solver and options are kept, except that a diverging row raises instead of resetting itself.
+
+    Args:
+        model: a compiled model, or a path to MJCF.
+        frame_skip: physics steps per control step.
+        threads: engine threads; None: all cores.
+
+    Attributes:
+        model: the private copy.
+        spec: the state space.
+        frame_skip: physics steps per control step.
+        dt: seconds per control step.
+
+    Raises:
+        ModelError: if the model cannot be loaded, or keeps state outside [qpos, qvel, act].
+        ArgumentError: if ``frame_skip`` or ``threads`` is not a positive integer.
+    """
+
+    def __init__(
+        self,
+        model: mujoco.MjModel | str | os.PathLike[str],
+        *,
+        frame_skip: int = 1,
+        threads: int | None = None,
+    ):
+        if isinstance(frame_skip, bool) or not isinstance(frame_skip, int) or frame_skip < 1:
+            raise ArgumentError(f"frame_skip must be a positive integer, got {frame_skip!r}")
+        self.model = private_copy(_loaded(model))
+        self.spec = StateSpec(self.model)
+        self.frame_skip = frame_skip
+        self.threads = thread_count(threads)
+        self.dt = float(self.model.opt.timestep * frame_skip)
+        self._pools: dict[tuple[str, ...], SimulationPool] = {}
+        self._linearizer = Linearizer(self.model, self.spec, frame_skip, self.threads)
+
+    def step(self, state: Array, ctrl: Array) -> Array:
+        """Advance every row by one control step.
+
+        Args:
+            state: [B, nx].
+            ctrl: [B, nu]; MuJoCo clamps it to the model's control range.
+
+        Returns:
+            Next states, [B, nx].
+
+        Raises:
+            ArgumentError: on a wrong shape or a number that is not finite.
+            DivergenceError: naming the rows whose simulation diverged.
+        """
+        state, ctrl = self._checked(state, ctrl)
+        return self._pool().advance(state, ctrl, self.frame_skip)
+
+    def step_with_fields(
+        self, state: Array, ctrl: Array, fields: Sequence[str]
+    ) -> tuple[Array, dict[str, NDArray[np.generic]]]:
+        """Advance every row and read MjData fields as ``mj_step`` leaves them.
+
+        Like after ``mj_step``, derived fields (``xpos``, ``site_xpos``, ``qfrc_constraint`` ...)
+        belong to the state before the last physics step.
+
+        Args:
+            state: [B, nx].
+            ctrl: [B, nu].
+            fields: names of MjData fields.
+
+        Returns:
+            Next states [B, nx], and a dict of arrays [B, ...].
+        """
+        state, ctrl = self._checked(state, ctrl)
+        pool = self._pool(fields)
+        following = pool.advance(state, ctrl, self.frame_skip)
+        return following, {name: pool.field(name, len(state)) for name in fields}
+
+    def fields(
+        self, state: Array, fields: Sequence[str], ctrl: Array | None = None
+    ) -> dict[str, NDArray[np.generic]]:
+        """Return MjData fields [B, ...] computed by ``mj_forward`` at ``state`` [B, nx].
+
+        Args:
+            state: [B, nx].
+            fields: names of MjData fields.
+            ctrl: [B, nu]; zero when None.
+        """
+        state = np.asarray(state, dtype=np.float64)
+        if ctrl is None:
+            ctrl = np.zeros((len(state), self.spec.nu))
+        state, ctrl = self._checked(state, ctrl)
+        pool = self._pool(fields)
+        pool.forward(state, ctrl)
+        return {name: pool.field(name, len(state)) for name in fields}
+
+    def rollout(self, state: Array, ctrls: Array) -> Array:
+        """Apply a sequence of controls.
+
+        Args:
+            state: initial states, [B, nx].
+            ctrls: [T, B, nu].
+
+        Returns:
+            States including the initial ones, [T+1, B, nx]; equal to repeated :meth:`step`.
+        """
+        ctrls = np.asarray(ctrls, dtype=np.float64)
+        state = np.asarray(state, dtype=np.float64)
+        if ctrls.ndim != 3:
+            raise ArgumentError(f"ctrls must have shape [T, B, nu], got {list(ctrls.shape)}")
+        states = np.empty((len(ctrls) + 1, *state.shape))
+        states[0] = state
+        pool = self._pool()
+        for t, ctrl in enumerate(ctrls):
+            if t == 0:
+                states[1] = pool.advance(*self._checked(state, ctrl), self.frame_skip)
+            else:
+                self._finite(ctrl, "ctrls")
+                states[t + 1] = pool.advance_again(ctrl, self.frame_skip)
+        return states
+
+    def linearize(
+        self,
+        state: Array,
+        ctrl: Array,
+        *,
+        method: str = "auto",
+        eps: float | None = None,
+        centered: bool = False,
+    ) -> Linearization:
+        r"""Differentiate the control step in tangent space: dx' = A dx + B du.
+
+        Args:
+            state: [B, nx].
+            ctrl: [B, nu].
+            method: "step" differences the whole control step (any integrator); "transition"
+                chains ``mjd_transitionFD`` over the physics steps (not RK4); "auto" takes the
+                fastest that is exact for this model.
+            eps: size of the differences; None: the measured best, 2^-25 one-sided, 2^-20 centred.
+            centered: second-order differences, at twice the cost.
+
+        Returns:
+            A [B, ndx, ndx] and B [B, ndx, nu] of the step with its constraint solver converged.
+
+        Raises:
+            ArgumentError: on a wrong shape, method or eps.
+            ModelError: if the method cannot differentiate this model.
+            DivergenceError: naming the rows whose simulation diverged.
+        """
+        state, ctrl = self._checked(state, ctrl)
+        return self._linearizer(state, ctrl, method=method, eps=eps, centered=centered)
+
+    def linearization_method(self, method: str = "auto") -> str:
+        """Return what ``method`` stands for with this model; raises as :meth:`linearize` does."""
+        return self._linearizer.resolve(method)
+
+    def _pool(self, fields: Sequence[str] = ()) -> SimulationPool:
+        key = tuple(sorted(set(fields)))
+        pool = self._pools.pop(key, None)
+        if pool is None:
+            _check_fields(key)
+            pool = SimulationPool(self.model, self.spec, self.threads, key)
+        self._pools[key] = pool  # most recently used last
+        if len(self._pools) > _KEPT_POOLS:
+            del self._pools[next(iter(self._pools))]
+        return pool
+
+    def _checked(self, state: Array, ctrl: Array) -> tuple[Array, Array]:
+        state, ctrl = np.asarray(state, dtype=np.float64), np.asarray(ctrl, dtype=np.float64)
+        if state.ndim != 2 or state.shape[1] != self.spec.nx or not len(state):
+            raise ArgumentError(
+                f"state must have shape [B, {self.spec.nx}], got {list(state.shape)}"
+            )
+        if ctrl.shape != (len(state), self.spec.nu):
+            raise ArgumentError(
+                f"ctrl must have shape [{len(state)}, {self.spec.nu}], got {list(ctrl.shape)}"
+            )
+        return self._finite(state, "state"), self._finite(ctrl, "ctrl")
+
+    def _finite(self, value: Array, name: str) -> Array:
+        # The sum is finite exactly when no entry is NaN or infinite, short of overflow: one pass.
+        if not np.isfinite(value.sum()) and not np.isfinite(value).all():
+            rows = np.flatnonzero(~np.isfinite(value).all(axis=-1))
+            raise ArgumentError(
+                f"{name} must be finite, got NaN or infinity in rows {rows[:8].tolist()}"
+            )
+        return value
+
+
+def _loaded(model: mujoco.MjModel | str | os.PathLike[str]) -> mujoco.MjModel:
+    if isinstance(model, mujoco.MjModel):
+        return model
+    if not isinstance(model, str | os.PathLike):
+        raise ArgumentError(
+            f"model must be a mujoco.MjModel or a path to MJCF, got {type(model).__name__}"
+        )
+    path = Path(model)
+    if not path.is_file():
+        raise ModelError(f"model: no such MJCF file: {path}")
+    try:
+        return mujoco.MjModel.from_xml_path(str(path))
+    except ValueError as error:
+        raise ModelError(
+            f"model: {path} does not compile: {' '.join(str(error).split())}"
+        ) from error
+
+
+def _check_fields(fields: Sequence[str]) -> None:
+    for name in fields:
+        if name not in mujoco.batch.DATA_FIELDS:
+            raise ArgumentError(
+                f"unknown MjData field {name!r}; {suggestion(name, mujoco.batch.DATA_FIELDS)}"
+            )
