@@ -1,9 +1,13 @@
+# shellcheck shell=bash
+#
 # Shared by run.sh and test.sh, which set $root (the repository) and source it:
 #
 #   bootstrap run|test      makes $root/.venv ready, at once if it is already
 #
 # .venv/.place says where and with which Python .venv was made, .venv/.ready-* what is completely
-# installed in it. Neither changes what the caller sees: no cd, no activation.
+# installed in it. The caller's folder and environment stay as they are: no cd, no activation.
+
+: "${root:?}"
 
 die() {
     printf 'error: %s\n' "$*" >&2
@@ -77,12 +81,12 @@ is_usable() {
     holds "$venv/.place" "$place" && compgen -G "$venv/.ready-*" >/dev/null
 }
 
-install() {
-    local extra= log=.venv/install.log
+install_venv() {
+    local extra='' log=.venv/install.log
     if [ "$1" != run ]; then
         extra="[$1]"
     fi
-    cd -- "$root"
+    cd -- "$root" || die "cannot enter $root"
     if ! is_usable; then
         if [ -z "${MBRL_PYTHON:-}" ]; then
             find_python
@@ -105,7 +109,11 @@ install() {
     export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1
     # What would make pip install elsewhere, or believe that something is installed already.
     unset PYTHONPATH PIP_PREFIX PIP_TARGET PIP_USER
-    .venv/bin/python -m pip install -e ".$extra" >$log 2>&1 || give_up $log
+    .venv/bin/python -m pip install --no-compile -e ".$extra" >$log 2>&1 || give_up $log
+    # Compiling every file of torch would take longer than all the rest; this compiles those that a
+    # start needs, even where the environment forbids Python to keep what it compiles.
+    env -u PYTHONDONTWRITEBYTECODE .venv/bin/python -c \
+        'import mbrl, torch, mujoco, gymnasium, hydra, matplotlib.pyplot' >>$log 2>&1 || true
 
     printf '%s\n' "$place" >.venv/.place
     if [ "$1" != run ]; then
@@ -145,7 +153,7 @@ bootstrap() {
     fi
     if ! is_ready "$1"; then
         # In a subshell, for its cd and its environment.
-        (trap 'exit 130' INT && install "$1") || exit
+        (trap 'exit 130' INT && install_venv "$1") || exit
     fi
     exec 9<&-
 }
