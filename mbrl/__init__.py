@@ -1,1 +1,41 @@
 """Model-based reinforcement learning and control through differentiable MuJoCo, in PyTorch."""
+
+from mbrl.algorithms import PolicyGradient
+from mbrl.config import load_config
+from mbrl.errors import MbrlError
+from mbrl.graph import SHIPPED, build_graph
+from mbrl.nn import DeterministicMLP, GaussianMLP
+from mbrl.ops import MujocoDynamics
+from mbrl.physics import Simulator
+from mbrl.registry import ALGORITHMS, NODES, PLANNERS, POLICIES, TASKS
+from mbrl.runner import load_policy, run
+from mbrl.tasks import make_task, register_pendulums
+
+__all__ = [
+    "MbrlError",
+    "MujocoDynamics",
+    "Simulator",
+    "build_graph",
+    "load_config",
+    "load_policy",
+    "make_task",
+    "register_algorithm",
+    "register_node",
+    "register_planner",
+    "register_policy",
+    "register_task",
+    "run",
+]
+
+register_task = TASKS.register
+register_node = NODES.register
+register_policy = POLICIES.register
+register_planner = PLANNERS.register
+register_algorithm = ALGORITHMS.register
+
+for _name, _node in SHIPPED.items():
+    register_node(_name)(_node)
+register_policy("deterministic_mlp")(DeterministicMLP)
+register_policy("gaussian_mlp")(GaussianMLP)
+register_algorithm("policy_gradient")(PolicyGradient)
+register_pendulums()

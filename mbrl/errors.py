@@ -6,6 +6,8 @@ import difflib
 from collections.abc import Iterable
 from typing import Any
 
+_MOST_NAMES = 30  # past this only the closest names are listed
+
 
 class MbrlError(Exception):
     """Root of every error raised by this package."""
@@ -67,6 +69,7 @@ def suggestion(name: object, legal: Iterable[str]) -> str:
         legal: the names that would have been accepted.
     """
     names = sorted(str(item) for item in legal)
-    text = f"legal: {', '.join(names) if names else '(nothing)'}"
-    close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(str(name), names, n=3, cutoff=0.5)
+    shown = names if len(names) <= _MOST_NAMES else close or names[:_MOST_NAMES]
+    text = f"legal: {', '.join(shown) or '(nothing)'}{' ...' if len(shown) < len(names) else ''}"
     return f"{text}; did you mean {close[0]!r}?" if close else text

@@ -1,0 +1,63 @@
+"""Optimisers by name, with the learning-rate schedule of a run of known length."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from mbrl.errors import ArgumentError
+
+
+@dataclass(frozen=True)
+class OptimizerOptions:
+    """Options of an optimiser.
+
+    Attributes:
+        kind: adam (Kingma and Ba 2015) or sgd.
+        lr: learning rate at the start.
+        final_lr: learning rate at the end, as a share of ``lr``; linear in between.
+        betas: Adam's decay rates.
+        momentum: SGD's momentum.
+        weight_decay: L2 penalty on the weights.
+    """
+
+    kind: Literal["adam", "sgd"] = "adam"
+    lr: float = 1e-3
+    final_lr: float = 1.0
+    betas: Sequence[float] = (0.9, 0.999)
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.lr <= 0:
+            raise ArgumentError(f"optimizer.lr must be positive, got {self.lr}")
+        if not self.final_lr >= 0:
+            raise ArgumentError(f"optimizer.final_lr must not be negative, got {self.final_lr}")
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            raise ArgumentError(f"optimizer.betas must be two numbers in [0, 1), got {self.betas}")
+
+
+def make_optimizer(
+    parameters: Iterable[torch.nn.Parameter], options: OptimizerOptions
+) -> torch.optim.Optimizer:
+    """Return the optimiser that ``options`` describe."""
+    if options.kind == "adam":
+        first, second = options.betas
+        return torch.optim.Adam(
+            parameters, lr=options.lr, betas=(first, second), weight_decay=options.weight_decay
+        )
+    return torch.optim.SGD(
+        parameters, lr=options.lr, momentum=options.momentum, weight_decay=options.weight_decay
+    )
+
+
+def set_learning_rate(
+    optimizer: torch.optim.Optimizer, options: OptimizerOptions, progress: float
+) -> None:
+    """Set the learning rate of the schedule at ``progress`` in [0, 1]."""
+    rate = options.lr * (1.0 + (options.final_lr - 1.0) * min(progress, 1.0))
+    for group in optimizer.param_groups:
+        group["lr"] = rate

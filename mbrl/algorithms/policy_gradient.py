@@ -1,0 +1,150 @@
+"""Reparameterised (pathwise) policy gradient through the unrolled computation graph."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from mbrl.algorithms.algorithm import Actor, Setting
+from mbrl.algorithms.optimizer import OptimizerOptions, make_optimizer, set_learning_rate
+from mbrl.errors import ArgumentError, DivergenceError
+from mbrl.graph import GraphPolicy, build_graph
+from mbrl.nn import saturation
+from mbrl.types import Trajectory
+
+
+class PolicyGradient:
+    r"""Gradient ascent on the return of short rollouts, differentiated through the physics.
+
+    .. math:: J(\theta) = \frac{1}{N} \sum_{n=1}^{N} \sum_{t=0}^{H-1} \gamma^t
+              r(x_t^n, u_t^n, x_{t+1}^n), \qquad u_t^n = \pi_\theta(o(x_t^n), \xi_t^n), \quad
+              x_{t+1}^n = F(x_t^n, u_t^n)
+
+    with x_0^n drawn from the task's start states and the noise xi held fixed, so that the gradient
+    of J is exact for the sampled rollouts (Heess et al. 2015, section 4, with the true dynamics in
+    place of a model; the method of Model-Based-RL).
+
+    Args:
+        setting: task, graph and generator.
+        updates: gradient steps in all.
+        horizon: steps H of a rollout.
+        batch: rollouts N of an update.
+        discount: gamma.
+        optimizer: see :class:`OptimizerOptions`.
+        clip_norm: largest norm of the gradient; longer ones are scaled down. null: no limit.
+        clip_value: largest magnitude of a single entry of the gradient. null: no limit.
+
+    Raises:
+        ArgumentError: if a number is out of its range, or the graph has nothing to train.
+        GraphError: if the graph is wired wrongly.
+    """
+
+    def __init__(
+        self,
+        setting: Setting,
+        *,
+        updates: int = 100,
+        horizon: int = 50,
+        batch: int = 16,
+        discount: float = 1.0,
+        optimizer: OptimizerOptions = OptimizerOptions(),  # noqa: B008 (frozen)
+        clip_norm: float | None = 1.0,
+        clip_value: float | None = None,
+    ):
+        for name, value in (("updates", updates), ("horizon", horizon), ("batch", batch)):
+            if value < 1:
+                raise ArgumentError(f"algorithm.{name} must be at least 1, got {value}")
+        for name, limit in (("clip_norm", clip_norm), ("clip_value", clip_value)):
+            if limit is not None and limit <= 0:
+                raise ArgumentError(f"algorithm.{name} must be positive or null, got {limit}")
+        if not 0 < discount <= 1:
+            raise ArgumentError(f"algorithm.discount must lie in (0, 1], got {discount}")
+        self.updates, self._horizon, self._batch = updates, horizon, batch
+        self._clip_norm, self._clip_value = clip_norm, clip_value
+        self._task, self._generator = setting.task, setting.generator
+        self.graph = build_graph(setting.graph, setting.task, generator=setting.generator)
+        self._parameters = [p for p in self.graph.parameters() if p.requires_grad]
+        if not self._parameters:
+            raise ArgumentError(
+                "graph: no node has parameters; a policy gradient has nothing to do"
+            )
+        self._normalizers = self.graph.normalizers()
+        self._options = optimizer
+        self._optimizer = make_optimizer(self._parameters, optimizer)
+        self._weights = discount ** torch.arange(horizon, dtype=torch.float64)[:, None]  # (H, 1)
+        self._done = 0
+
+    def update(self) -> dict[str, float]:
+        """Roll out, differentiate, step; then let the normalisers see the observations."""
+        set_learning_rate(self._optimizer, self._options, self._done / self.updates)
+        state = self._task.reset(self._batch, self._generator)
+        trajectory = self.graph.unroll(
+            state, self._horizon, generator=self._generator, record=tuple(self._normalizers)
+        )
+        returns = (self._weights * trajectory.rewards).sum(0)  # (N,)
+        loss = -returns.mean()
+        if not loss.requires_grad:
+            raise ArgumentError(
+                f"task: the reward of {self._task.name} is constant along a rollout: it has no "
+                "pathwise gradient. Train on a smooth variant and evaluate here (task, eval_task)"
+            )
+        self._optimizer.zero_grad()
+        loss.backward()
+        norm = self._clipped_norm()
+        self._optimizer.step()
+        self._done += 1
+        self._update_normalizers(trajectory)
+        return self._measured(trajectory, returns.detach(), norm)
+
+    def actor(self) -> Actor:
+        """Return the policy of the graph."""
+        return GraphPolicy.of(self.graph)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Weights, normalisers, optimiser, random state and count."""
+        return {
+            "graph": self.graph.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "generator": self._generator.get_state(),
+            "done": self._done,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what :meth:`state_dict` returned."""
+        self.graph.load_state_dict(state["graph"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._generator.set_state(state["generator"])
+        self._done = int(state["done"])
+
+    def _clipped_norm(self) -> float:
+        """Clip the gradient; return its norm before clipping."""
+        if self._clip_value is not None:
+            torch.nn.utils.clip_grad_value_(self._parameters, self._clip_value)
+        limit = float("inf") if self._clip_norm is None else self._clip_norm
+        norm = float(torch.nn.utils.clip_grad_norm_(self._parameters, limit))
+        if not torch.isfinite(torch.tensor(norm)):
+            raise DivergenceError("the gradient of the return is not finite; shorten the horizon")
+        return norm
+
+    def _update_normalizers(self, trajectory: Trajectory) -> None:
+        for value, normalizers in self._normalizers.items():
+            seen = trajectory.values[value].detach()[trajectory.alive]
+            for normalizer in normalizers:
+                normalizer.update(seen)
+
+    def _measured(
+        self, trajectory: Trajectory, returns: torch.Tensor, norm: float
+    ) -> dict[str, float]:
+        alive = trajectory.alive
+        actions = trajectory.actions.detach()
+        return {
+            "env_steps": float(alive.sum()),
+            "return_mean": float(returns.mean()),
+            "return_std": float(returns.std(unbiased=False)),
+            "length_mean": float(alive.sum(0).to(torch.float64).mean()),
+            "gradient_norm": norm,
+            "saturation": saturation(actions, self._task.action_low, self._task.action_high),
+            "learning_rate": float(self._optimizer.param_groups[0]["lr"]),
+        }

@@ -1,0 +1,23 @@
+"""Computation graphs: declared in YAML, checked when built, unrolled over a horizon."""
+
+from mbrl.graph.acting import GraphPolicy
+from mbrl.graph.draw import draw, mermaid
+from mbrl.graph.graph import Graph, build_graph
+from mbrl.graph.node import Node, Place, Sizes, Step
+from mbrl.graph.nodes import SHIPPED
+from mbrl.graph.wiring import completed_section, parse
+
+__all__ = [
+    "SHIPPED",
+    "Graph",
+    "GraphPolicy",
+    "Node",
+    "Place",
+    "Sizes",
+    "Step",
+    "build_graph",
+    "completed_section",
+    "draw",
+    "mermaid",
+    "parse",
+]

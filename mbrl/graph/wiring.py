@@ -1,0 +1,234 @@
+"""From the ``graph:`` section to a checked plan: which node runs when, on which values."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+from mbrl.errors import GraphError, suggestion
+from mbrl.graph.node import Sizes, resolved
+from mbrl.graph.nodes import VANILLA, PolicyNode
+from mbrl.options import completed
+from mbrl.registry import NODES, POLICIES
+
+BASES: dict[str, dict[str, Any]] = {"vanilla": VANILLA, "empty": {"nodes": {}, "carry": {}}}
+_SECTION_KEYS = ("base", "nodes", "carry")
+_NODE_KEYS = ("kind", "inputs", "outputs")
+
+
+class NodeSpec(NamedTuple):
+    """One node as declared."""
+
+    name: str
+    kind: str
+    inputs: dict[str, str]  # port -> value
+    outputs: dict[str, str]  # port -> value
+    options: dict[str, Any]  # complete, with defaults
+
+
+@dataclass(frozen=True)
+class CarrySpec:
+    """A value handed from one step to the next.
+
+    Attributes:
+        source: the value of this step that the next one sees.
+        width: its width (a number, nx, nu or n_obs), where it cannot be known beforehand.
+        initial: what every entry is before the first step.
+    """
+
+    source: str
+    width: int | str | None = None
+    initial: float = 0.0
+
+
+class GraphSpec(NamedTuple):
+    """A checked graph, its nodes in an order in which they can run."""
+
+    nodes: list[NodeSpec]
+    carry: dict[str, CarrySpec]
+
+
+def parse(section: Mapping[str, Any] | None) -> GraphSpec:
+    """Return the checked graph of a ``graph:`` section.
+
+    Args:
+        section: ``base`` ("vanilla", the default: the nodes and carries given are merged over it;
+            or "empty"), ``nodes`` and ``carry``.
+
+    Raises:
+        GraphError: naming the node, what is wrong and what is legal.
+        ConfigError: if a node's options do not fit its kind.
+    """
+    section = merged(section)
+    specs = [_node(name, entry) for name, entry in section["nodes"].items()]
+    carry = {name: _carry(name, entry) for name, entry in section["carry"].items()}
+    return GraphSpec(_ordered(specs, carry), carry)
+
+
+def merged(section: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the section with its base's nodes and carries filled in, unchecked beyond its keys."""
+    given = dict(section or {})
+    for key in given:
+        if key not in _SECTION_KEYS:
+            raise GraphError(f"unknown key 'graph.{key}'; {suggestion(key, _SECTION_KEYS)}")
+    base = given.get("base", "vanilla")
+    if base not in BASES:
+        raise GraphError(f"graph.base: unknown graph {base!r}; {suggestion(base, BASES)}")
+    result = copy.deepcopy(BASES[base])
+    for name, entry in (_mapping(given, "nodes") or {}).items():
+        if not isinstance(entry, Mapping):
+            raise GraphError(f"graph.nodes.{name} must be a mapping with a kind, got {entry!r}")
+        before = result["nodes"].get(name, {})
+        # Another kind has other options: those of the base's node go with its kind.
+        keep = before if entry.get("kind", before.get("kind")) == before.get("kind") else {}
+        result["nodes"][name] = {**keep, **entry}
+    result["carry"] |= _mapping(given, "carry") or {}
+    return result
+
+
+def completed_section(section: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return a section that says everything, defaults included: what a run records."""
+    graph = parse(section)
+    return {
+        "base": "empty",
+        "nodes": {
+            node.name: {
+                "kind": node.kind,
+                "inputs": dict(node.inputs),
+                "outputs": dict(node.outputs),
+                **node.options,
+            }
+            for node in graph.nodes
+        },
+        "carry": {name: asdict(carry) for name, carry in graph.carry.items()},
+    }
+
+
+def _mapping(section: Mapping[str, Any], key: str) -> Mapping[str, Any] | None:
+    value = section.get(key)
+    if value is not None and not isinstance(value, Mapping):
+        raise GraphError(f"graph.{key} must be a mapping, got {value!r}")
+    return value
+
+
+def _node(name: str, entry: Mapping[str, Any]) -> NodeSpec:
+    where = f"graph.nodes.{name}"
+    kind = entry.get("kind")
+    if kind is None:
+        raise GraphError(f"{where} has no kind; {suggestion('', [*NODES, *POLICIES])}")
+    if kind in POLICIES:
+        ports, target = PolicyNode, POLICIES.get(kind)
+    elif kind in NODES:
+        ports = target = NODES.get(kind)
+    else:
+        raise GraphError(
+            f"{where}.kind: unknown node kind {kind!r}; {suggestion(kind, [*NODES, *POLICIES])}"
+        )
+    options = {key: value for key, value in entry.items() if key not in _NODE_KEYS}
+    return NodeSpec(
+        name,
+        str(kind),
+        _wires(entry.get("inputs"), list(ports.inputs), f"{where}.inputs"),
+        _wires(entry.get("outputs"), list(ports.outputs), f"{where}.outputs"),
+        completed(target, options, where),
+    )
+
+
+def _wires(given: Any, ports: Sequence[str], where: str) -> dict[str, str]:
+    """Return {port: value}; ports left out are wired to the value of their own name."""
+    if given is None:
+        given = {}
+    if isinstance(given, str):
+        given = [given]
+    if isinstance(given, Sequence):
+        if len(given) != len(ports):
+            raise GraphError(f"{where} lists {len(given)} values for the ports {list(ports)}")
+        given = dict(zip(ports, given, strict=True))
+    if not isinstance(given, Mapping):
+        raise GraphError(f"{where} must be a list of values or a map port: value, got {given!r}")
+    for port, value in given.items():
+        if port not in ports:
+            raise GraphError(f"{where}: no port {port!r}; {suggestion(port, ports)}")
+        if not isinstance(value, str):
+            raise GraphError(f"{where}.{port} must name a value, got {value!r}")
+    return {port: given.get(port, port) for port in ports}
+
+
+def _carry(name: str, entry: Any) -> CarrySpec:
+    if isinstance(entry, str):
+        entry = {"source": entry}
+    if not isinstance(entry, Mapping):
+        raise GraphError(f"graph.carry.{name} must name a value, or be a mapping; got {entry!r}")
+    options = completed(CarrySpec, entry, f"graph.carry.{name}")
+    symbols = ("nx", "nu", "n_obs")
+    if isinstance(options["width"], str) and options["width"] not in symbols:
+        raise GraphError(
+            f"graph.carry.{name}.width must be a number or one of {', '.join(symbols)}, "
+            f"got {options['width']!r}"
+        )
+    if name == "state":
+        options["width"] = "nx"
+    return CarrySpec(**options)
+
+
+def _ordered(specs: list[NodeSpec], carry: Mapping[str, CarrySpec]) -> list[NodeSpec]:
+    """Return the nodes in an order in which every value is made before it is used."""
+    if "state" not in carry:
+        raise GraphError("graph.carry has no 'state': say which value is the next state")
+    producer: dict[str, str] = dict.fromkeys(carry, "graph.carry")
+    for spec in specs:
+        for value in spec.outputs.values():
+            if value in producer:
+                raise GraphError(
+                    f"graph.nodes.{spec.name}: value {value!r} is produced already, "
+                    f"by {producer[value]}"
+                )
+            producer[value] = spec.name
+    for spec in specs:
+        for port, value in spec.inputs.items():
+            if value not in producer:
+                raise GraphError(
+                    f"graph.nodes.{spec.name}: nothing produces {value!r}, the value of its port "
+                    f"{port!r}; {suggestion(value, producer)}"
+                )
+    for name, entry in carry.items():
+        if entry.source not in producer:
+            raise GraphError(
+                f"graph.carry.{name}: nothing produces {entry.source!r}; "
+                f"{suggestion(entry.source, producer)}"
+            )
+    for needed in ("action", "reward"):
+        if needed not in producer:
+            raise GraphError(
+                f"graph: no node produces {needed!r}, which every graph must; "
+                f"{suggestion(needed, producer)}"
+            )
+    ready, waiting, ordered = set(carry), list(specs), []
+    while waiting:
+        runnable = next((s for s in waiting if ready.issuperset(s.inputs.values())), None)
+        if runnable is None:
+            names = ", ".join(s.name for s in waiting)
+            raise GraphError(
+                f"graph: the nodes {names} wait for each other in a circle; "
+                "hand one of their values to the next step with graph.carry"
+            )
+        ordered.append(runnable)
+        waiting.remove(runnable)
+        ready.update(runnable.outputs.values())
+    return ordered
+
+
+def carry_width(name: str, spec: CarrySpec, sizes: Sizes) -> int:
+    """Return the width of a carried value.
+
+    Raises:
+        GraphError: if it is neither declared nor known.
+    """
+    width = resolved(spec.width, sizes)
+    if width is None:
+        width = resolved({"action": "nu", "observation": "n_obs"}.get(spec.source), sizes)
+    if width is None:
+        raise GraphError(f"graph.carry.{name}: say its width (a number, nx, nu or n_obs)")
+    return width

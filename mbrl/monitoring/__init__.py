@@ -1,0 +1,7 @@
+"""Monitoring: sinks of one stream of metrics."""
+
+from mbrl.monitoring.console import Console
+from mbrl.monitoring.csv_file import CsvFile
+from mbrl.monitoring.stream import MetricStream, Row, Sink
+
+__all__ = ["Console", "CsvFile", "MetricStream", "Row", "Sink"]

@@ -1,0 +1,48 @@
+"""Progress on the console: a bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from tqdm import tqdm
+
+from mbrl.monitoring.stream import Row
+
+_SECONDS_BETWEEN_LINES = 5.0
+
+
+class Console:
+    """Shows how far a run is, on standard error.
+
+    Args:
+        total: number of updates in all.
+        done: number made already.
+        shown: columns of the rows to show.
+    """
+
+    def __init__(self, total: int, done: int = 0, shown: tuple[str, ...] = ("return_mean",)):
+        self._total, self._shown = total, shown
+        self._last = float("-inf")
+        terminal = sys.stderr.isatty()
+        self._bar = tqdm(total=total, initial=done, unit="update") if terminal else None
+
+    def write(self, row: Row) -> None:
+        """Show a row."""
+        values = {name: f"{row[name]:.4g}" for name in self._shown if name in row}
+        if self._bar is not None:
+            self._bar.set_postfix(values, refresh=False)
+            self._bar.update()
+        elif row["update"] == self._total or time.monotonic() - self._last > _SECONDS_BETWEEN_LINES:
+            self._last = time.monotonic()
+            text = " ".join(f"{name}={value}" for name, value in values.items())
+            print(
+                f"update {int(row['update'])}/{self._total} {text} wall_s={row['wall_s']:.1f}",
+                file=sys.stderr,
+                flush=True,
+            )
+
+    def close(self) -> None:
+        """Leave the cursor on a line of its own."""
+        if self._bar is not None:
+            self._bar.close()

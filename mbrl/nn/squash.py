@@ -1,0 +1,73 @@
+"""Smooth maps from unbounded numbers into a control range, and floors."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class Squash(nn.Module):
+    r"""Maps each coordinate smoothly into its range: :math:`u = m + h \tanh(z / h)`.
+
+    m and h are the middle and half width of [low, high]. The map has unit slope at z = 0, so z is a
+    control in its own units as long as it is small; unbounded coordinates pass unchanged. Unlike a
+    clamp it always has a gradient: an engine that clamps gives none beyond the bound.
+
+    Args:
+        low: lower bounds, [nu]; -inf where unbounded.
+        high: upper bounds, [nu].
+
+    Attributes:
+        unit: h, [nu]; 1 where unbounded.
+    """
+
+    low: Tensor
+    high: Tensor
+    _middle: Tensor
+    unit: Tensor
+    _bounded: Tensor
+
+    def __init__(self, low: Tensor, high: Tensor):
+        super().__init__()
+        bounded = low.isfinite() & high.isfinite()
+        self.register_buffer("low", low.to(torch.float64), persistent=False)
+        self.register_buffer("high", high.to(torch.float64), persistent=False)
+        self.register_buffer(
+            "_middle", torch.where(bounded, (low + high) / 2, 0.0), persistent=False
+        )
+        self.register_buffer("unit", torch.where(bounded, (high - low) / 2, 1.0), persistent=False)
+        self.register_buffer("_bounded", bounded, persistent=False)
+        self._all_bounded = bool(bounded.all())
+
+    def forward(self, value: Tensor) -> Tensor:
+        """[..., nu] -> [..., nu] float64, strictly inside the bounds up to rounding."""
+        value = value.to(torch.float64)
+        squashed = self._middle + self.unit * torch.tanh(value / self.unit)
+        return squashed if self._all_bounded else torch.where(self._bounded, squashed, value)
+
+
+def saturation(action: Tensor, low: Tensor, high: Tensor, threshold: float = 0.98) -> float:
+    """Return the share of action entries in the outer 2 % of their range, where gradients fade.
+
+    Args:
+        action: [..., nu].
+        low: [nu].
+        high: [nu].
+        threshold: |position in the range| in [0, 1] above which an entry counts.
+    """
+    position = ((action - (low + high) / 2) / ((high - low) / 2)).abs()
+    return float((position > threshold).to(torch.float64).mean()) if action.numel() else 0.0
+
+
+def soft_lower_bound(value: Tensor, bound: float, threshold: float) -> Tensor:
+    r"""Smooth floor: identity above ``threshold``, tends to ``bound`` below it.
+
+    :math:`\max(x,\ (\tau - b) \tanh((x - \tau) / (\tau - b)) + \tau)` with floor b, threshold tau.
+
+    Args:
+        value: any shape.
+        bound: the floor.
+        threshold: where bending starts; larger than ``bound``.
+    """
+    width = threshold - bound
+    return torch.maximum(value, width * torch.tanh((value - threshold) / width) + threshold)

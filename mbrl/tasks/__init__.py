@@ -1,0 +1,31 @@
+"""Tasks: what is to be achieved, and the adapter that makes one of any Gymnasium environment."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mbrl.registry import TASKS
+from mbrl.tasks.evaluation import Evaluation, evaluate
+from mbrl.tasks.gymnasium_task import GymnasiumTask
+from mbrl.tasks.pendulums import register_pendulums
+from mbrl.tasks.task import Task
+
+__all__ = ["Evaluation", "GymnasiumTask", "Task", "evaluate", "make_task", "register_pendulums"]
+
+
+def make_task(name: str, **kwargs: Any) -> Task:
+    """Return the task of a name: a registered one, or else the Gymnasium environment of that id.
+
+    Args:
+        name: e.g. "HalfCheetah-v5".
+        **kwargs: handed to the task, and by it to the environment; ``threads`` sets the number of
+            engine threads.
+
+    Raises:
+        UnknownNameError: if nothing has that name.
+        TaskError: if the environment cannot serve as a task.
+    """
+    if name in TASKS:
+        task: Task = TASKS.get(name)(**kwargs)
+        return task
+    return GymnasiumTask(name, **kwargs)
