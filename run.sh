@@ -13,7 +13,7 @@ bootstrap run
 
 # The job runs where it was started: relative paths are the caller's, and outputs/ appears there.
 # Only a configuration that is not found there is looked up in the repository, so that
-# `--config-file configs/cartpole.yaml` works from everywhere.
+# `--config-file configs/inverted_pendulum.yaml` works from everywhere.
 previous=
 for argument do
     shift
@@ -25,7 +25,7 @@ for argument do
             path=${argument#*=}
             ;;
     esac
-    if [ "$option$previous" = --config-file= ] || [ "$previous" = --config-file ]; then
+    if [ -n "$option" ] || [ "$previous" = --config-file ]; then
         if [ -n "$path" ] && [ ! -e "$path" ] && [ -e "$root/$path" ]; then
             path=$root/$path
         fi

@@ -124,7 +124,7 @@ install_venv() {
 
 give_up() {
     local why
-    why=$(grep -i '^ *error: ' "$1" | tail -n 1 | sed 's/^ *[Ee][Rr][Rr][Oo][Rr]: //') || true
+    why=$(grep -m 1 '^ *ERROR: ' "$1" | sed 's/^ *ERROR: //') || true
     if grep -q -E 'NewConnectionError|NameResolutionError|ConnectTimeout|ProxyError|SSLError' "$1"
     then
         why="no connection to the package index"
