@@ -77,8 +77,10 @@ class PolicyGradient:
         self._done = 0
 
     def update(self) -> dict[str, float]:
-        """Roll out, differentiate, step; then let the normalisers see the observations."""
+        """Roll out, differentiate, step; let the normalisers see the observations, for next time."""
         set_learning_rate(self._optimizer, self._options, self._done / self.updates)
+        for normalizer in (n for found in self._normalizers.values() for n in found):
+            normalizer.refresh()
         state = self._task.reset(self._batch, self._generator)
         trajectory = self.graph.unroll(
             state, self._horizon, generator=self._generator, record=tuple(self._normalizers)

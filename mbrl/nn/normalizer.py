@@ -12,10 +12,11 @@ _TINY_DEVIATION = 1e-6
 class RunningNormalizer(nn.Module):
     r"""o -> (o - m) / (s + 1e-6) with running mean m and deviation s.
 
-    Statistics change only in :meth:`update`, between updates of the policy, and are constants to
-    autograd. The past weighs as much as its samples, at most 5000, so that observations of an
-    untrained policy are forgotten. Until the first update, and for coordinates that never varied,
-    observations pass unscaled.
+    :meth:`update` gathers statistics, :meth:`refresh` puts them to use: called at the start of an
+    update of the policy, it makes m and s constants of that update, and a policy is evaluated with
+    the very m and s that it was trained with. The past weighs as much as its samples, at most 5000,
+    so that observations of an untrained policy are forgotten. Until the first refresh, and for
+    coordinates that never varied, observations pass unscaled.
 
     Args:
         size: width of an observation.
@@ -23,12 +24,14 @@ class RunningNormalizer(nn.Module):
 
     mean: Tensor
     variance: Tensor
+    next_mean: Tensor
+    next_variance: Tensor
     count: Tensor
 
     def __init__(self, size: int):
         super().__init__()
-        self.register_buffer("mean", torch.zeros(size, dtype=torch.float64))
-        self.register_buffer("variance", torch.zeros(size, dtype=torch.float64))
+        for name in ("mean", "variance", "next_mean", "next_variance"):
+            self.register_buffer(name, torch.zeros(size, dtype=torch.float64))
         self.register_buffer("count", torch.zeros((), dtype=torch.float64))
 
     def forward(self, observation: Tensor) -> Tensor:
@@ -39,18 +42,23 @@ class RunningNormalizer(nn.Module):
 
     @torch.no_grad()
     def update(self, observations: Tensor) -> None:
-        """Pool the statistics with those of new observations [n, size]; ignores an empty batch."""
+        """Pool the gathered statistics with those of [n, size]; an empty batch is ignored."""
         n = len(observations)
         if n == 0:
             return
         new = observations.to(torch.float64)
-        new_mean, new_variance = new.mean(0), new.var(0, unbiased=False)
-        old = self.count.clamp(max=_MEMORY)
-        share = n / (old + n)
-        shift = new_mean - self.mean
+        mean, variance = new.mean(0), new.var(0, unbiased=False)
+        share = n / (self.count.clamp(max=_MEMORY) + n)
+        shift = mean - self.next_mean
         # Pooled second moment about the pooled mean; no difference of large squares.
-        self.variance.copy_(
-            (1 - share) * self.variance + share * new_variance + share * (1 - share) * shift**2
+        self.next_variance.copy_(
+            (1 - share) * self.next_variance + share * variance + share * (1 - share) * shift**2
         )
-        self.mean.add_(share * shift)
+        self.next_mean.add_(share * shift)
         self.count.add_(n)
+
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """Use the statistics gathered so far."""
+        self.mean.copy_(self.next_mean)
+        self.variance.copy_(self.next_variance)

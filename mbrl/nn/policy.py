@@ -29,7 +29,11 @@ class Policy(nn.Module):
         generator: where initial weights are drawn from.
     """
 
-    normalizer: RunningNormalizer | None = None
+    normalizer: RunningNormalizer | None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.normalizer = None  # not on the class: it would hide a module of that name
 
     def forward(self, observation: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Return actions [B, nu] float64; without a generator, the noise-free ones."""
@@ -46,7 +50,8 @@ class DeterministicMLP(Policy):
         generator: where initial weights are drawn from.
         hidden: widths of the hidden layers.
         activation: the nonlinearity.
-        normalize: whether observations are normalised by running statistics.
+        normalize: whether observations are normalised by running statistics. Worth it where their
+            scales differ by orders of magnitude; it moves the policy a little at every update.
         output_scale: factor on the last layer's initial weights; small: actions start near the
             middle of their range.
         dtype: precision of the network.
@@ -61,7 +66,7 @@ class DeterministicMLP(Policy):
         *,
         hidden: Sequence[int] = (64, 64),
         activation: Activation = "tanh",
-        normalize: bool = True,
+        normalize: bool = False,
         output_scale: float = 0.1,
         dtype: DType = "float32",
     ):
@@ -118,7 +123,7 @@ class GaussianMLP(DeterministicMLP):
         initial_sd: float = 0.1,
         hidden: Sequence[int] = (64, 64),
         activation: Activation = "tanh",
-        normalize: bool = True,
+        normalize: bool = False,
         output_scale: float = 0.1,
         dtype: DType = "float32",
     ):

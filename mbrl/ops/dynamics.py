@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
@@ -118,10 +119,14 @@ class _Dynamics(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:
         state, action, following = ctx.saved_tensors
         tangent = ctx.rule.tangent
-        a, b = _Linearize.apply(state, action, ctx.rule, ctx.point)
+        # Nothing records this backward in the usual case: no need for ops that refuse to be
+        # differentiated, whose dispatch costs more than a pendulum's Jacobian.
+        recorded = torch.is_grad_enabled() or _transforms_active()
+        linearize = _Linearize.apply if recorded else _Linearize.forward
+        a, b = linearize(state, action, ctx.rule, ctx.point)
         costate = tangent.push_transposed(following, gradient)[:, None]  # (B, 1, ndx)
-        state_gradient = tangent.pull_transposed(state, (costate @ a)[:, 0])
-        return (*_FirstOrder.apply(state_gradient, (costate @ b)[:, 0]), None, None)
+        gradients = tangent.pull_transposed(state, (costate @ a)[:, 0]), (costate @ b)[:, 0]
+        return (*(_FirstOrder.apply(*gradients) if recorded else gradients), None, None)
 
     @staticmethod
     def jvp(ctx: Any, state_t: Tensor | None, action_t: Tensor | None, *_: None) -> Tensor:
@@ -207,6 +212,15 @@ class _FirstOrder(torch.autograd.Function):
     def jvp(ctx: Any, state_t: Tensor, action_t: Tensor) -> tuple[Tensor, Tensor]:
         # Forward over reverse along the upstream gradient alone is linear, hence right.
         return state_t.view_as(state_t), action_t.view_as(action_t)
+
+
+# Function.apply binds arguments by the signature of forward, which it would otherwise parse anew at
+# every call.
+for _function in (_Dynamics, _Linearize, _FirstOrder):
+    _function.forward.__signature__ = inspect.signature(_function.forward)  # type: ignore[attr-defined]
+
+# Whether a torch.func transform is running; assumed where torch does not say.
+_transforms_active = getattr(torch._C, "_are_functorch_transforms_active", lambda: True)
 
 
 def _folded(info: Any, in_dims: Any, *tensors: Tensor) -> list[Tensor]:

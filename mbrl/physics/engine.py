@@ -19,7 +19,7 @@ from mbrl.types import Array
 _WARNING = mujoco.mjtWarning
 # MuJoCo's own limit (mjMAXVAL): past it a coordinate counts as diverged.
 _LARGEST = 1e10
-_MEMORY_WARNINGS = (_WARNING.mjWARN_CONTACTFULL, _WARNING.mjWARN_CNSTRFULL)
+_MEMORY_WARNINGS = [int(_WARNING.mjWARN_CONTACTFULL), int(_WARNING.mjWARN_CNSTRFULL)]
 
 
 def private_copy(model: mujoco.MjModel) -> mujoco.MjModel:
@@ -104,7 +104,7 @@ class SimulationPool:
         """
         ids = self._load(state, ctrl)
         self._run(ids, lambda: self._batch.step(ids, nstep=substeps))
-        return self._states(len(ids))
+        return np.array(self._x[: len(ids)])
 
     def advance_again(self, ctrl: Array, substeps: int) -> Array:
         """Advance the rows of the last call from where they stand, as ``advance`` would."""
@@ -113,7 +113,7 @@ class SimulationPool:
         self._ctrl[:n] = ctrl
         self._warmstart[:n] = 0.0
         self._run(ids, lambda: self._batch.step(ids, nstep=substeps))
-        return self._states(n)
+        return np.array(self._x[:n])
 
     def forward(self, state: Array, ctrl: Array) -> None:
         """Run ``mj_forward`` at the given states, for the sake of :meth:`field`."""
@@ -128,10 +128,7 @@ class SimulationPool:
         n = len(state)
         if n > self._capacity:
             self._allocate(n)
-        spec = self.spec
-        self._qpos[:n] = state[:, : spec.nq]
-        self._qvel[:n] = state[:, spec.nq : spec.nq + spec.nv]
-        self._act[:n] = state[:, spec.nq + spec.nv :]
+        self._x[:n] = state
         self._ctrl[:n] = ctrl
         self._warmstart[:n] = 0.0
         self._time[:n] = 0.0
@@ -143,17 +140,10 @@ class SimulationPool:
         batch = Batch(self.model, self._capacity, self.threads)
         self._batch = batch
         self._ids = np.arange(self._capacity, dtype=np.int32)
-        self._qpos, self._qvel, self._act = (
-            batch.bind("qpos"),
-            batch.bind("qvel"),
-            batch.bind("act"),
-        )
+        # A row begins with the time, then [qpos, qvel, act] (the order of mj_getState).
+        self._time, self._x = batch.state[:, 0], batch.state[:, 1 : 1 + self.spec.nx]
         self._ctrl, self._warmstart = batch.bind("ctrl"), batch.bind("qacc_warmstart")
-        self._time = batch.bind("time")
         self._outputs = {name: batch.bind(name) for name in self.fields}
-
-    def _states(self, n: int) -> Array:
-        return np.concatenate([self._qpos[:n], self._qvel[:n], self._act[:n]], axis=1)
 
     def _run(self, ids: NDArray[np.int32], call: Callable[[], None]) -> None:
         n = len(ids)
@@ -168,13 +158,9 @@ class SimulationPool:
                 error.ids,
             ) from error
         counters = self._batch.warning[:n, :, 1]
-        finite = (
-            (np.abs(self._qpos[:n]) < _LARGEST).all(axis=1)
-            & (np.abs(self._qvel[:n]) < _LARGEST).all(axis=1)
-            & (np.abs(self._act[:n]) < _LARGEST).all(axis=1)
-        )
-        if counters.any() or not finite.all():
-            self._complain(counters, finite)
+        # NaN compares false. One pass in the usual case; rows are looked at when something is wrong.
+        if counters.any() or not np.abs(self._x[:n]).max(initial=0.0) < _LARGEST:
+            self._complain(counters, (np.abs(self._x[:n]) < _LARGEST).all(axis=1))
 
     def _complain(self, counters: NDArray[np.int32], finite: NDArray[np.bool_]) -> None:
         full = np.flatnonzero(counters[:, _MEMORY_WARNINGS].any(axis=1))
