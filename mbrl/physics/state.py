@@ -110,8 +110,7 @@ class StateSpec:
         dx = np.empty((*batch, self.ndx))
         dx[..., self.euclidean_dx] = y[..., self.euclidean_x] - x[..., self.euclidean_x]
         for q, v in zip(self.quaternion_x, self.quaternion_dx, strict=True):
-            inverse = x[..., q] * np.array([1.0, -1.0, -1.0, -1.0])
-            dx[..., v] = _logarithm(_multiply(inverse, y[..., q]))
+            dx[..., v] = _logarithm(_relative(x[..., q], y[..., q]))
         return dx
 
     def _checked(self, value: Array, name: str, width: int) -> Array:
@@ -131,6 +130,22 @@ def _multiply(a: Array, b: Array) -> Array:
             aw * bx + ax * bw + ay * bz - az * by,
             aw * by - ax * bz + ay * bw + az * bx,
             aw * bz + ax * by - ay * bx + az * bw,
+        ],
+        axis=-1,
+    )
+
+
+def _relative(a: Array, b: Array) -> Array:
+    """Quaternion product of a's conjugate and b, [..., 4] each; exactly no rotation if a = b."""
+    aw, ax, ay, az = np.moveaxis(a, -1, 0)
+    bw, bx, by, bz = np.moveaxis(b, -1, 0)
+    # Terms that cancel for a = b stand in pairs: equal states differ by zero, not by rounding.
+    return np.stack(
+        [
+            aw * bw + ax * bx + ay * by + az * bz,
+            (aw * bx - ax * bw) + (az * by - ay * bz),
+            (aw * by - ay * bw) + (ax * bz - az * bx),
+            (aw * bz - az * bw) + (ay * bx - ax * by),
         ],
         axis=-1,
     )

@@ -11,11 +11,12 @@ from mbrl.physics.engine import SimulationPool
 from mbrl.physics.state import StateSpec
 from mbrl.types import Array, Linearization
 
-# Powers of two, so that x + h - x == h in most coordinates. Chosen by measurement on the stock
-# models: one-sided errors are curvature (jumps across contact) above 2^-24 and rounding below
-# 2^-27; centred ones are curvature above 2^-18.
-FORWARD_EPS = 2.0**-25
-CENTERED_EPS = 2.0**-20
+# Powers of two, so that x + h - x == h in most coordinates. Chosen by measurement: one-sided errors
+# are curvature above 2^-27 where constraints (contacts, limits, equalities) are stiff, and rounding
+# below 2^-23 where there can be none; centred ones are curvature above 2^-18.
+_FORWARD_EPS = 2.0**-27
+_SMOOTH_EPS = 2.0**-23
+_CENTERED_EPS = 2.0**-20
 # Simulations in one call: enough to keep every thread busy, small enough to stay in the cache.
 _ROWS_PER_CALL = 8192
 
@@ -41,6 +42,7 @@ class StepDifference:
         self._spec, self._frame_skip = spec, frame_skip
         self._pool = SimulationPool(model, spec, threads)
         self._low, self._high = bounds(model)
+        self._eps = {centered: default_eps(model, centered) for centered in (False, True)}
 
     @staticmethod
     def check(model: mujoco.MjModel) -> None:
@@ -51,7 +53,7 @@ class StepDifference:
     ) -> Linearization:
         """Linearise at states [B, nx] and controls [B, nu]."""
         spec = self._spec
-        eps = eps or (CENTERED_EPS if centered else FORWARD_EPS)
+        eps = eps or self._eps[centered]
         rows = 1 + (spec.ndx + spec.nu) * (2 if centered else 1)
         chunk = max(1, _ROWS_PER_CALL // rows)
         jacobian = np.empty((len(state), spec.ndx, spec.ndx + spec.nu))
@@ -100,14 +102,16 @@ class StepDifference:
         bounded = spec.na + spec.nu  # activations and controls come last among the coordinates
         value = np.concatenate([state[:, spec.nx - spec.na :], ctrl], axis=1)
         reach = (2.0 if centered else 1.0) * eps
-        at_high = (value + reach > self._high) & (value <= self._high)
-        at_low = (value - reach < self._low) & (value >= self._low)
+        above, below = value > self._high, value < self._low
+        # Inward at a bound, outward beyond it: no difference ever straddles a bound.
+        down = below | (~above & (value + reach > self._high))
+        up = above | (~below & (value - reach < self._low))
         h = np.full((2 if centered else 1, len(state), spec.ndx + spec.nu), eps)
         tail = slice(spec.ndx + spec.nu - bounded, None)
-        h[0, :, tail] = np.where(at_high, -eps, eps)
+        h[0, :, tail] = np.where(down, -eps, eps)
         if centered:
             h[1] = -eps
-            h[1, :, tail] = np.where(at_high, -2.0 * eps, np.where(at_low, 2.0 * eps, -eps))
+            h[1, :, tail] = np.where(down, -2.0 * eps, np.where(up, 2.0 * eps, -eps))
         return h
 
     def _perturb(self, states: Array, ctrls: Array, h: Array) -> Array:
@@ -127,6 +131,42 @@ class StepDifference:
         ctrls[:, u, u] += h[:, spec.ndx :]
         taken[:, spec.ndx :] = ctrls[:, u, u] - before
         return taken
+
+
+def default_eps(model: mujoco.MjModel, centered: bool) -> float:
+    """Return the size of differences that measured best for models of this kind."""
+    if centered:
+        return _CENTERED_EPS
+    return _FORWARD_EPS if _may_constrain(model) else _SMOOTH_EPS
+
+
+def _may_constrain(model: mujoco.MjModel) -> bool:
+    """Whether a constraint can ever be active; otherwise the step is smooth."""
+    disabled, bit = model.opt.disableflags, mujoco.mjtDisableBit
+    if disabled & bit.mjDSBL_CONSTRAINT:
+        return False
+    return bool(
+        model.neq
+        or model.jnt_limited.any()
+        or model.tendon_limited.any()
+        or model.dof_frictionloss.any()
+        or model.tendon_frictionloss.any()
+        or (not disabled & bit.mjDSBL_CONTACT and _may_collide(model))
+    )
+
+
+def _may_collide(model: mujoco.MjModel) -> bool:
+    """Whether MuJoCo's static filters let any pair of geoms through."""
+    if model.npair or model.nflex:
+        return True
+    body = model.body_weldid[model.geom_bodyid]
+    parent = model.body_weldid[model.body_parentid[body]]
+    family = body[:, None] == body
+    if not model.opt.disableflags & mujoco.mjtDisableBit.mjDSBL_FILTERPARENT:
+        child = (body > 0)[:, None] & (body > 0) & (parent[:, None] == body)
+        family |= child | child.T
+    kind = model.geom_contype[:, None] & model.geom_conaffinity
+    return bool((((kind | kind.T) != 0) & ~family).any())
 
 
 def bounds(model: mujoco.MjModel) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -10,12 +10,8 @@ import numpy as np
 from mbrl.errors import DivergenceError, ModelError
 from mbrl.physics.engine import quiet
 from mbrl.physics.state import StateSpec
-from mbrl.physics.step_difference import CENTERED_EPS, FORWARD_EPS
+from mbrl.physics.step_difference import default_eps
 from mbrl.types import Array, Linearization
-
-_REFUSED = {
-    mujoco.mjtIntegrator.mjINT_RK4: "RK4",
-}
 
 
 class TransitionDifference:
@@ -34,7 +30,7 @@ class TransitionDifference:
         threads: Python threads; the call releases the interpreter lock.
 
     Raises:
-        ModelError: if ``mjd_transitionFD`` does not support the model's integrator.
+        ModelError: if ``mjd_transitionFD`` does not support the model, or is wrong about it.
     """
 
     def __init__(self, model: mujoco.MjModel, spec: StateSpec, frame_skip: int, threads: int):
@@ -44,19 +40,29 @@ class TransitionDifference:
 
     @staticmethod
     def check(model: mujoco.MjModel) -> None:
-        """Refuse the integrators that ``mjd_transitionFD`` cannot differentiate."""
-        name = _REFUSED.get(model.opt.integrator)
-        if name is not None:
-            raise ModelError(
-                f"method 'transition' cannot differentiate the integrator {name}; use method 'step'"
-            )
+        """Refuse what ``mjd_transitionFD`` cannot differentiate, or differentiates wrongly."""
+        unclamped = model.opt.disableflags & mujoco.mjtDisableBit.mjDSBL_CLAMPCTRL
+        refused = {
+            "the integrator RK4": model.opt.integrator == mujoco.mjtIntegrator.mjINT_RK4,
+            # It steps across them: at a limit the column comes out as zero, or as half of itself.
+            "activation limits (actlimited)": model.actuator_actlimited.any(),
+            # It takes the ranges for bounds all the same: beyond them the column comes out as zero.
+            "control ranges that clampctrl=disable ignores": (
+                unclamped and model.actuator_ctrllimited.any()
+            ),
+        }
+        for feature, present in refused.items():
+            if present:
+                raise ModelError(
+                    f"method 'transition' cannot differentiate {feature}; use method 'step'"
+                )
 
     def __call__(
         self, state: Array, ctrl: Array, *, eps: float | None, centered: bool
     ) -> Linearization:
         """Linearise at states [B, nx] and controls [B, nu]."""
         spec, n = self._spec, len(state)
-        eps = eps or (CENTERED_EPS if centered else FORWARD_EPS)
+        eps = eps or default_eps(self._model, centered)
         out = Linearization(np.empty((n, spec.ndx, spec.ndx)), np.empty((n, spec.ndx, spec.nu)))
         parts = [p for p in np.array_split(np.arange(n), self._threads) if len(p)]
 
