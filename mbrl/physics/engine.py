@@ -152,13 +152,13 @@ class SimulationPool:
             with quiet():
                 call()
         except SimulationError as error:
+            reason = " ".join(self._batch.error(int(error.ids[0])).split())
             raise DivergenceError(
-                f"MuJoCo refused {len(error.ids)} of {n} rows {_some(error.ids)}: "
-                f"{self._batch.error(int(error.ids[0]))}",
+                f"MuJoCo refused {len(error.ids)} of {n} rows {_some(error.ids)}: {reason}",
                 error.ids,
             ) from error
         counters = self._batch.warning[:n, :, 1]
-        # NaN compares false. One pass in the usual case; rows are looked at when something is wrong.
+        # NaN compares false. One pass in the usual case; rows are looked at if something is wrong.
         if counters.any() or not np.abs(self._x[:n]).max(initial=0.0) < _LARGEST:
             self._complain(counters, (np.abs(self._x[:n]) < _LARGEST).all(axis=1))
 

@@ -84,7 +84,9 @@ class StepDifference:
                 states[:, first : first + spec.ndx], ctrls[:, first + spec.ndx : first + columns], h
             )
         following = self._pool.advance(
-            states.reshape(-1, spec.nx), ctrls.reshape(-1, spec.nu), self._frame_skip
+            states.reshape(-1, spec.nx),
+            ctrls.reshape(b * ctrls.shape[1], spec.nu),  # nu may be 0
+            self._frame_skip,
         ).reshape(b, -1, spec.nx)
         moved = spec.difference(following[:, :1], following[:, 1:])  # (b, s columns, ndx)
         moved = np.moveaxis(moved.reshape(b, len(steps), columns, spec.ndx), 1, 0)

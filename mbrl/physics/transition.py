@@ -69,7 +69,7 @@ class TransitionDifference:
         def work(rows: Array) -> list[int]:
             data = mujoco.MjData(self._model)
             return [
-                row
+                int(row)
                 for row in rows
                 if not self._row(data, state[row], ctrl[row], eps, centered, out, row)
             ]
@@ -96,10 +96,13 @@ class TransitionDifference:
         data.ctrl = ctrl
         chain = np.eye(spec.ndx, spec.ndx + spec.nu)  # [A B] so far
         a, b = np.empty((spec.ndx, spec.ndx)), np.empty((spec.ndx, spec.nu))
-        for _ in range(self._frame_skip):
-            mujoco.mjd_transitionFD(model, data, eps, centered, a, b, None, None)
-            chain = a @ chain
-            chain[:, spec.ndx :] += b
-            mujoco.mj_step(model, data)
+        try:
+            for _ in range(self._frame_skip):
+                mujoco.mjd_transitionFD(model, data, eps, centered, a, b, None, None)
+                chain = a @ chain
+                chain[:, spec.ndx :] += b
+                mujoco.mj_step(model, data)
+        except mujoco.FatalError:  # out of memory
+            return False
         out.A[row], out.B[row] = chain[:, : spec.ndx], chain[:, spec.ndx :]
         return bool(np.isfinite(chain).all()) and not any(w.number for w in data.warning)
