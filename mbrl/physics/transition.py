@@ -10,7 +10,7 @@ import numpy as np
 from mbrl.errors import DivergenceError, ModelError
 from mbrl.physics.engine import quiet
 from mbrl.physics.state import StateSpec
-from mbrl.physics.step_difference import default_eps
+from mbrl.physics.step_difference import bounds, default_eps
 from mbrl.types import Array, Linearization
 
 
@@ -41,14 +41,15 @@ class TransitionDifference:
     @staticmethod
     def check(model: mujoco.MjModel) -> None:
         """Refuse what ``mjd_transitionFD`` cannot differentiate, or differentiates wrongly."""
-        unclamped = model.opt.disableflags & mujoco.mjtDisableBit.mjDSBL_CLAMPCTRL
+        low, high = bounds(model)
+        # It takes control ranges, and nothing else, for bounds to stay within.
+        limited = model.actuator_ctrllimited.astype(bool)
+        assumed = np.where(limited, model.actuator_ctrlrange.T, [[-np.inf], [np.inf]])
         refused = {
             "the integrator RK4": model.opt.integrator == mujoco.mjtIntegrator.mjINT_RK4,
-            # It steps across them: at a limit the column comes out as zero, or as half of itself.
-            "activation limits (actlimited)": model.actuator_actlimited.any(),
-            # It takes the ranges for bounds all the same: beyond them the column comes out as zero.
-            "control ranges that clampctrl=disable ignores": (
-                unclamped and model.actuator_ctrllimited.any()
+            "activation limits (actlimited)": np.isfinite([low, high])[:, : model.na].any(),
+            "control bounds other than ctrlrange (a muscle's [0, 1], or clampctrl=disable)": (
+                not np.array_equal(assumed, [low[model.na :], high[model.na :]])
             ),
         }
         for feature, present in refused.items():
