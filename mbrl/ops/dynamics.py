@@ -82,9 +82,10 @@ class MujocoDynamics(nn.Module):
                 "state and action must have the same batch, "
                 f"got shapes {list(state.shape)} and {list(action.shape)}"
             )
+        rows = state.shape[:-1].numel()
         following: Tensor = _Dynamics.apply(
-            state.reshape(-1, spec.nx).to("cpu", torch.float64),
-            action.reshape(-1, spec.nu).to("cpu", torch.float64),
+            state.reshape(rows, spec.nx).to("cpu", torch.float64),
+            action.reshape(rows, spec.nu).to("cpu", torch.float64),
             self._rule,
             SavedPoint(),
         )
@@ -121,7 +122,7 @@ class _Dynamics(torch.autograd.Function):
         tangent = ctx.rule.tangent
         # Nothing records this backward in the usual case: no need for ops that refuse to be
         # differentiated, whose dispatch costs more than a pendulum's Jacobian.
-        recorded = torch.is_grad_enabled() or _transforms_active()
+        recorded = torch.is_grad_enabled() or _transforms_active() or _dual_level() >= 0
         linearize = _Linearize.apply if recorded else _Linearize.forward
         a, b = linearize(state, action, ctx.rule, ctx.point)
         costate = tangent.push_transposed(following, gradient)[:, None]  # (B, 1, ndx)
@@ -217,10 +218,16 @@ class _FirstOrder(torch.autograd.Function):
 # Function.apply binds arguments by the signature of forward, which it would otherwise parse anew at
 # every call.
 for _function in (_Dynamics, _Linearize, _FirstOrder):
-    _function.forward.__signature__ = inspect.signature(_function.forward)  # type: ignore[attr-defined]
+    _forward: Any = _function.forward
+    _forward.__signature__ = inspect.signature(_forward)
 
 # Whether a torch.func transform is running; assumed where torch does not say.
 _transforms_active = getattr(torch._C, "_are_functorch_transforms_active", lambda: True)
+
+
+def _dual_level() -> int:
+    """Return the level of forward-mode dual numbers, negative outside; 0 where torch is silent."""
+    return getattr(torch.autograd.forward_ad, "_current_level", 0)
 
 
 def _folded(info: Any, in_dims: Any, *tensors: Tensor) -> list[Tensor]:

@@ -36,7 +36,7 @@ class TangentMap:
         if self._euclidean:
             return tangent
         block, _ = self._block(x)
-        rotated = torch.einsum("bnij,bnj->bni", block, tangent[:, self._quaternion_dx])
+        rotated = _times(block, tangent[:, self._quaternion_dx])
         return self._assembled(tangent[:, self._dx], rotated, self._x, self._quaternion_x, self._nx)
 
     def push_transposed(self, x: Tensor, gradient: Tensor) -> Tensor:
@@ -44,7 +44,7 @@ class TangentMap:
         if self._euclidean:
             return gradient
         block, _ = self._block(x)
-        rotated = torch.einsum("bnij,bni->bnj", block, gradient[:, self._quaternion_x])
+        rotated = _times(block.mT, gradient[:, self._quaternion_x])
         return self._assembled(
             gradient[:, self._x], rotated, self._dx, self._quaternion_dx, self._ndx
         )
@@ -54,9 +54,7 @@ class TangentMap:
         if self._euclidean:
             return change
         block, square = self._block(x)
-        rotated = torch.einsum("bnij,bni->bnj", block, change[:, self._quaternion_x]) * (
-            4.0 / square
-        )
+        rotated = _times(block.mT, change[:, self._quaternion_x]) * (4.0 / square)
         return self._assembled(
             change[:, self._x], rotated, self._dx, self._quaternion_dx, self._ndx
         )
@@ -70,9 +68,7 @@ class TangentMap:
         if self._euclidean:
             return costate
         block, square = self._block(x)
-        rotated = torch.einsum("bnij,bnj->bni", block, costate[:, self._quaternion_dx]) * (
-            4.0 / square
-        )
+        rotated = _times(block, costate[:, self._quaternion_dx]) * (4.0 / square)
         return self._assembled(costate[:, self._dx], rotated, self._x, self._quaternion_x, self._nx)
 
     def _block(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -88,7 +84,12 @@ class TangentMap:
         flat: Tensor, rotated: Tensor, to: Tensor, rotated_to: Tensor, width: int
     ) -> Tensor:
         # One gather by the inverse permutation: no in-place write, so functorch transforms pass.
-        values = torch.cat([flat, rotated.flatten(1)], dim=1)
+        values = torch.cat([flat, rotated.reshape(len(rotated), rotated_to.numel())], dim=1)
         order = torch.empty(width, dtype=torch.long)
         order[torch.cat([to, rotated_to.flatten()])] = torch.arange(width)
         return values[:, order]
+
+
+def _times(matrix: Tensor, vector: Tensor) -> Tensor:
+    """Products (B, n, i, j) (B, n, j) -> (B, n, i); einsum has no rule for is_grads_batched."""
+    return (matrix @ vector[..., None])[..., 0]
