@@ -8,13 +8,26 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import math
+import sys
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Union
 
 from mbrl.errors import ConfigError, suggestion
+
+_SEQUENCES = (Sequence, list, tuple)
+_MAPPINGS = (Mapping, dict)
+_NAMES = {  # in messages: one, several
+    int: ("an integer", "integers"),
+    float: ("a finite number", "finite numbers"),
+    str: ("a string", "strings"),
+    bool: ("true or false", "booleans"),
+}
+
+
+class _Mismatch(Exception):
+    """A value is not what an annotation says; the caller knows more, and may try another."""
 
 
 def completed(target: Callable[..., Any], options: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -69,11 +82,16 @@ def _path(where: str, key: object) -> str:
 
 
 def _converted(value: Any, annotation: Any, where: str) -> Any:
-    """Return ``value`` as ``annotation`` wants it (an int for a float, a tuple for a list)."""
+    """Return ``value`` as ``annotation`` wants it (a float for an int, a tuple for a list)."""
     try:
         return _match(value, annotation, where)
-    except TypeError:
-        raise ConfigError(f"{where} must be {_described(annotation)}, got {value!r}") from None
+    except _Mismatch:
+        legal = _literals(annotation)
+        if isinstance(value, str) and legal:
+            message = f"{where}: unknown value {value!r}; {suggestion(value, legal)}"
+        else:
+            message = f"{where} must be {_described(annotation)}, got {value!r}"
+        raise ConfigError(message) from None
 
 
 def _match(value: Any, annotation: Any, where: str) -> Any:
@@ -83,12 +101,13 @@ def _match(value: Any, annotation: Any, where: str) -> Any:
     if origin in (Union, types.UnionType):
         return _match_any(value, arguments, where)
     if origin is Literal:
-        return _match_literal(value, arguments, where)
+        # 1, 1.0 and True are equal, and are not the same value.
+        return _require(any(value == x and type(value) is type(x) for x in arguments), value)
     if annotation in (None, type(None)):
         return _require(value is None, value)
     if annotation is float:
         _require(isinstance(value, int | float) and not isinstance(value, bool), value)
-        _require(math.isfinite(value), value)
+        _require(abs(value) <= sys.float_info.max, value)  # false of NaN, too
         return float(value)
     if annotation is int:
         return _require(isinstance(value, int) and not isinstance(value, bool), value)
@@ -97,12 +116,12 @@ def _match(value: Any, annotation: Any, where: str) -> Any:
             return value
         _require(isinstance(value, Mapping), value)
         return annotation(**completed(annotation, value, where))
-    if origin in (Sequence, list, tuple):
-        _require(isinstance(value, list | tuple), value)
-        inner = arguments[0] if arguments else Any
-        return tuple(_match(item, inner, where) for item in value)
-    if origin in (Mapping, dict) or annotation in (Mapping, dict):
-        return dict(_require(isinstance(value, Mapping), value))
+    if origin in _SEQUENCES or annotation in _SEQUENCES:
+        return _match_sequence(value, arguments, where, fixed=origin is tuple)
+    if origin in _MAPPINGS or annotation in _MAPPINGS:
+        _require(isinstance(value, Mapping), value)
+        inner = arguments[1] if arguments else Any
+        return {key: _match(item, inner, f"{where}.{key}") for key, item in value.items()}
     return _require(isinstance(value, annotation), value)
 
 
@@ -110,34 +129,54 @@ def _match_any(value: Any, annotations: tuple[Any, ...], where: str) -> Any:
     for annotation in annotations:
         try:
             return _match(value, annotation, where)
-        except TypeError:
+        except _Mismatch:
             continue
-    raise TypeError
+    raise _Mismatch
 
 
-def _match_literal(value: Any, legal: tuple[Any, ...], where: str) -> Any:
-    if value not in legal:
-        raise ConfigError(f"{where}: unknown value {value!r}; {suggestion(value, legal)}")
-    return value
+def _match_sequence(value: Any, arguments: tuple[Any, ...], where: str, *, fixed: bool) -> Any:
+    """``tuple[A, B]`` holds one A and one B; ``tuple[A, ...]`` and ``Sequence[A]`` any number."""
+    _require(isinstance(value, list | tuple), value)
+    if not fixed or arguments[-1] is Ellipsis:
+        arguments = (arguments[0] if arguments else Any,) * len(value)
+    _require(len(value) == len(arguments), value)
+    return tuple(_match(item, a, where) for item, a in zip(value, arguments, strict=True))
 
 
 def _require(condition: bool, value: Any) -> Any:
     if not condition:
-        raise TypeError
+        raise _Mismatch
     return value
+
+
+def _literals(annotation: Any) -> tuple[Any, ...]:
+    """Return the values that an annotation lists: those of a Literal, alone or in a union."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Literal:
+        return arguments
+    if origin in (Union, types.UnionType):
+        return tuple(value for inner in arguments for value in _literals(inner))
+    return ()
 
 
 def _described(annotation: Any) -> str:
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin in (Union, types.UnionType):
         return " or ".join(_described(a) for a in arguments)
-    if origin in (Sequence, list, tuple):
-        return f"a list of {_described(arguments[0])}" if arguments else "a list"
-    if origin in (Mapping, dict):
-        return "a mapping"
+    if origin is Literal:
+        return " or ".join(map(str, arguments))
+    if origin is tuple and arguments[-1] is not Ellipsis:
+        return f"a list of {' and '.join(map(_described, arguments))}"
+    if origin in _SEQUENCES or annotation in _SEQUENCES:
+        return f"a list{_of_several(arguments[:1])}"
+    if origin in _MAPPINGS or annotation in _MAPPINGS:
+        return f"a mapping{_of_several(arguments[1:])}"
     if annotation in (None, type(None)):
         return "null"
-    names = {int: "an integer", float: "a finite number", str: "a string", bool: "true or false"}
     if dataclasses.is_dataclass(annotation):
         return "a mapping"
-    return names.get(annotation, getattr(annotation, "__name__", str(annotation)))
+    return _NAMES.get(annotation, (getattr(annotation, "__name__", str(annotation)),))[0]
+
+
+def _of_several(inner: tuple[Any, ...]) -> str:
+    return f" of {_NAMES[inner[0]][1]}" if inner and inner[0] in _NAMES else ""

@@ -58,7 +58,7 @@ class Registry:
         raise UnknownNameError(f"{prefix}unknown {self.kind} {name!r}; {suggestion(name, self)}")
 
     def __contains__(self, name: object) -> bool:
-        return name in self._entries
+        return isinstance(name, str) and name in self._entries
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._entries)
