@@ -20,10 +20,11 @@ class CsvFile:
     def __init__(self, path: Path, keep: int = 0):
         self._columns: list[str] | None = None
         if path.exists():
-            header, *rows = path.read_text().splitlines() or [""]
-            kept = [row for row in rows if _update_of(row) <= keep]
+            header, *rows = path.read_text(errors="replace").splitlines() or [""]
+            columns = header.split(",")
+            kept = [row for row in rows if _update_of(row, len(columns)) <= keep]
             if kept:
-                self._columns = header.split(",")
+                self._columns = columns
             temporary = path.with_suffix(".tmp")
             temporary.write_text("".join(f"{line}\n" for line in ([header, *kept] if kept else [])))
             os.replace(temporary, path)
@@ -42,10 +43,11 @@ class CsvFile:
         self._file.close()
 
 
-def _update_of(row: str) -> float:
+def _update_of(row: str, width: int) -> float:
     """The row's first column; a row torn by a crash counts as after everything."""
+    values = row.split(",")
     try:
-        return int(row.split(",", 1)[0])
+        return int(values[0]) if len(values) == width else float("inf")
     except ValueError:
         return float("inf")
 

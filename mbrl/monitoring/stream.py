@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from typing import Protocol
 
 Row = Mapping[str, float]
@@ -34,6 +35,7 @@ class MetricStream:
             sink.write(row)
 
     def close(self) -> None:
-        """Close every sink."""
-        for sink in self._sinks:
-            sink.close()
+        """Close every sink, even if one of them cannot be."""
+        with ExitStack() as stack:
+            for sink in self._sinks:
+                stack.callback(sink.close)

@@ -1,0 +1,67 @@
+"""Progress on the console."""
+
+import time
+
+from mbrl.monitoring import Console
+
+
+class Terminal:
+    """A standard error that claims to be a terminal."""
+
+    def __init__(self):
+        self.text = ""
+
+    def isatty(self):
+        return True
+
+    def write(self, text):
+        self.text += text
+        return len(text)
+
+    def flush(self):
+        pass
+
+
+def row(update, value=1.0):
+    return {"update": update, "env_steps": 10, "wall_s": 0.25, "return_mean": value}
+
+
+def test_plain_lines_when_not_a_terminal(capsys):
+    console = Console(3)
+    for update in (1, 2, 3):
+        console.write(row(update, 1 / 3))
+    console.close()
+    out, err = capsys.readouterr()
+    assert out == ""
+    # The first and the last, and one every few seconds between.
+    assert err == (
+        "update 1/3 return_mean=0.3333 wall_s=0.2\nupdate 3/3 return_mean=0.3333 wall_s=0.2\n"
+    )
+
+
+def test_a_line_every_few_seconds(capsys, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    console = Console(100)
+    for update in range(1, 13):
+        now[0] += 1.0
+        console.write(row(update))
+    shown = [line.split()[1] for line in capsys.readouterr().err.splitlines()]
+    assert shown == ["1/100", "7/100"]
+
+
+def test_columns_that_are_missing_are_left_out(capsys):
+    Console(1, shown=("return_mean", "loss")).write({"update": 1, "wall_s": 0.0, "loss": 2.0})
+    assert "loss=2" in capsys.readouterr().err
+
+
+def test_a_bar_on_a_terminal(monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    console = Console(4, done=2)
+    console.write(row(3))
+    console.write(row(4))
+    console.close()
+    assert "4/4" in terminal.text
+    assert "return_mean=1" in terminal.text
+    assert terminal.text.endswith("\n")
