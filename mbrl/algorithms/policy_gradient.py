@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,7 +30,13 @@ class PolicyGradient:
     Args:
         setting: task, graph and generator.
         updates: gradient steps in all.
-        horizon: steps H of a rollout.
+        horizon: steps H of a rollout, at the end.
+        horizon_start: steps of a rollout in the first update. A system that falls multiplies
+            gradients at every step, so rollouts lengthen only as fast as the policy learns to hold
+            it: by a twentieth after an update whose gradient norm (before clipping) was at most
+            ``stable_norm``, and back by a fifth after any other (in the spirit of adaptive horizons,
+            Georgiev et al. 2024). null: ``horizon`` throughout.
+        stable_norm: see ``horizon_start``.
         batch: rollouts N of an update.
         discount: gamma.
         optimizer: see :class:`OptimizerOptions`.
@@ -47,6 +54,8 @@ class PolicyGradient:
         *,
         updates: int = 100,
         horizon: int = 50,
+        horizon_start: int | None = None,
+        stable_norm: float = 10.0,
         batch: int = 16,
         discount: float = 1.0,
         optimizer: OptimizerOptions = OptimizerOptions(),  # noqa: B008 (frozen)
@@ -56,12 +65,18 @@ class PolicyGradient:
         for name, value in (("updates", updates), ("horizon", horizon), ("batch", batch)):
             if value < 1:
                 raise ArgumentError(f"algorithm.{name} must be at least 1, got {value}")
+        if horizon_start is not None and not 1 <= horizon_start <= horizon:
+            raise ArgumentError(
+                f"algorithm.horizon_start must lie between 1 and horizon, got {horizon_start}"
+            )
         for name, limit in (("clip_norm", clip_norm), ("clip_value", clip_value)):
             if limit is not None and limit <= 0:
                 raise ArgumentError(f"algorithm.{name} must be positive or null, got {limit}")
         if not 0 < discount <= 1:
             raise ArgumentError(f"algorithm.discount must lie in (0, 1], got {discount}")
-        self.updates, self._horizon, self._batch = updates, horizon, batch
+        self.updates, self._batch = updates, batch
+        self._horizon, self._shortest = horizon, horizon_start or horizon
+        self._length, self._stable_norm = self._shortest, stable_norm
         self._clip_norm, self._clip_value = clip_norm, clip_value
         self._task, self._generator = setting.task, setting.generator
         self.graph = build_graph(setting.graph, setting.task, generator=setting.generator)
@@ -83,9 +98,9 @@ class PolicyGradient:
             normalizer.refresh()
         state = self._task.reset(self._batch, self._generator)
         trajectory = self.graph.unroll(
-            state, self._horizon, generator=self._generator, record=tuple(self._normalizers)
+            state, self._length, generator=self._generator, record=tuple(self._normalizers)
         )
-        returns = (self._weights * trajectory.rewards).sum(0)  # (N,)
+        returns = (self._weights[: self._length] * trajectory.rewards).sum(0)  # (N,)
         loss = -returns.mean()
         if not loss.requires_grad:
             raise ArgumentError(
@@ -97,6 +112,7 @@ class PolicyGradient:
         norm = self._clipped_norm()
         self._optimizer.step()
         self._done += 1
+        self._adapt_horizon(norm)
         self._update_normalizers(trajectory)
         return self._measured(trajectory, returns.detach(), norm)
 
@@ -111,6 +127,7 @@ class PolicyGradient:
             "optimizer": self._optimizer.state_dict(),
             "generator": self._generator.get_state(),
             "done": self._done,
+            "length": self._length,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -118,7 +135,13 @@ class PolicyGradient:
         self.graph.load_state_dict(state["graph"])
         self._optimizer.load_state_dict(state["optimizer"])
         self._generator.set_state(state["generator"])
-        self._done = int(state["done"])
+        self._done, self._length = int(state["done"]), int(state["length"])
+
+    def _adapt_horizon(self, norm: float) -> None:
+        if norm <= self._stable_norm:
+            self._length = min(self._horizon, self._length + math.ceil(self._length / 20))
+        else:
+            self._length = max(self._shortest, self._length - math.ceil(self._length / 5))
 
     def _clipped_norm(self) -> float:
         """Clip the gradient; return its norm before clipping."""
@@ -126,7 +149,7 @@ class PolicyGradient:
             torch.nn.utils.clip_grad_value_(self._parameters, self._clip_value)
         limit = float("inf") if self._clip_norm is None else self._clip_norm
         norm = float(torch.nn.utils.clip_grad_norm_(self._parameters, limit))
-        if not torch.isfinite(torch.tensor(norm)):
+        if not math.isfinite(norm):
             raise DivergenceError("the gradient of the return is not finite; shorten the horizon")
         return norm
 
@@ -143,6 +166,7 @@ class PolicyGradient:
         actions = trajectory.actions.detach()
         return {
             "env_steps": float(alive.sum()),
+            "horizon": float(len(alive)),
             "return_mean": float(returns.mean()),
             "return_std": float(returns.std(unbiased=False)),
             "length_mean": float(alive.sum(0).to(torch.float64).mean()),

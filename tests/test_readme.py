@@ -1,0 +1,106 @@
+"""Every snippet of the README runs, and prints what the README says it prints."""
+
+import contextlib
+import io
+import re
+from pathlib import Path
+
+import gymnasium
+import pytest
+import yaml
+
+import mbrl
+from mbrl.cli import main
+from mbrl.config import from_mapping
+from mbrl.registry import NODES
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+# (language, text) of every fenced block, in order.
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
+
+
+def blocks(language):
+    return [text for kind, text in BLOCKS if kind == language]
+
+
+def following(text):
+    """The block after ``text``: what it is said to print."""
+    texts = [block for _, block in BLOCKS]
+    return texts[texts.index(text) + 1]
+
+
+@pytest.fixture(autouse=True)
+def in_the_repository(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    registered, nodes = set(gymnasium.registry), dict(NODES._entries)
+    yield
+    for name in set(gymnasium.registry) - registered:
+        del gymnasium.registry[name]
+    NODES._entries.clear()
+    NODES._entries.update(nodes)
+
+
+@pytest.mark.parametrize("snippet", [t for t in blocks("python") if "print(" in t])
+def test_examples_print_what_the_readme_says(snippet):
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(compile(snippet, "README.md", "exec"), {})
+    assert printed.getvalue() == following(snippet)
+
+
+def test_the_environment_and_its_configuration_train(tmp_path):
+    (snippet,) = [t for t in blocks("python") if "gymnasium.register" in t]
+    names = {"__name__": "readme"}
+    exec(compile(snippet, "README.md", "exec"), names)
+    config = names["config"] | {"output_dir": str(tmp_path), "evaluation": {"episodes": 2}}
+    untrained = mbrl.run(from_mapping(deep(config, updates=1)))
+    trained = mbrl.run(from_mapping(config))
+    assert trained.summary["eval_return_mean"] > untrained.summary["eval_return_mean"] + 1.0
+
+
+def deep(config, **algorithm):
+    return config | {"algorithm": config["algorithm"] | algorithm}
+
+
+def test_the_graphs_build_and_unroll():
+    (snippet,) = [t for t in blocks("python") if "register_node" in t]
+    exec(compile(snippet, "README.md", "exec"), {"__name__": "readme"})
+    task = mbrl.make_task("mbrl/SmoothInvertedPendulum-v0", threads=1)
+    sections = [yaml.safe_load(text) for text in blocks("yaml")]
+    assert len(sections) == 2
+    for section in sections:
+        graph = mbrl.build_graph(section, task)
+        trajectory = graph.unroll(task.reset(2, mbrl_generator()), 3, generator=mbrl_generator())
+        assert trajectory.rewards.requires_grad
+    wanted = graph.unroll(task.reset(2, mbrl_generator()), 2, record=["wanted"]).values["wanted"]
+    actions = graph.unroll(task.reset(2, mbrl_generator()), 2).actions
+    assert actions[0].equal(0.3 * wanted[0])
+
+
+def mbrl_generator():
+    import torch
+
+    return torch.Generator().manual_seed(0)
+
+
+def test_the_commands_are_those_that_exist(tmp_path, capsys):
+    lines = [line.split("#")[0].split() for text in blocks("bash") for line in text.splitlines()]
+    runs = [line for line in lines if line and line[0] in ("./run.sh", "python")]
+    assert runs
+    for words in runs:
+        arguments = words[1:] if words[0] == "./run.sh" else words[2:]
+        if "--import" in arguments or words[1].startswith("benchmarks"):
+            continue
+        quick = ["algorithm.updates=1", "evaluation.episodes=1", f"output_dir={tmp_path}"]
+        assert main([*arguments, *quick]) == 0
+        assert capsys.readouterr().out.splitlines()[-1].startswith("eval_return_mean=")
+    for script in re.findall(r"python (benchmarks/\w+\.py)", README):
+        assert (ROOT / script).is_file()
+
+
+def test_node_table_and_tree_match_the_code():
+    documented = set(re.findall(r"^\| `(\w+)` \|", README, flags=re.MULTILINE))
+    assert documented == set(NODES) | set(mbrl.registry.POLICIES)
+    for room in re.findall(r"^(mbrl/[\w.]+) ", README, flags=re.MULTILINE):
+        assert (ROOT / room).exists()
