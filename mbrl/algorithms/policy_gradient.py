@@ -34,8 +34,9 @@ class PolicyGradient:
         horizon_start: steps of a rollout in the first update. A system that falls multiplies
             gradients at every step, so rollouts lengthen only as fast as the policy learns to hold
             it: by a twentieth after an update whose gradient norm (before clipping) was at most
-            ``stable_norm``, and back by a fifth after any other (in the spirit of adaptive horizons,
-            Georgiev et al. 2024). null: ``horizon`` throughout.
+            ``stable_norm``. A longer gradient is noise: it is not followed, and rollouts shorten by
+            a fifth (in the spirit of adaptive horizons, Georgiev et al. 2024). null: ``horizon``
+            throughout, and every gradient is followed.
         stable_norm: see ``horizon_start``.
         batch: rollouts N of an update.
         discount: gamma.
@@ -92,7 +93,7 @@ class PolicyGradient:
         self._done = 0
 
     def update(self) -> dict[str, float]:
-        """Roll out, differentiate, step; let the normalisers see the observations, for next time."""
+        """Roll out, differentiate, step; let the normalisers see the observations."""
         set_learning_rate(self._optimizer, self._options, self._done / self.updates)
         for normalizer in (n for found in self._normalizers.values() for n in found):
             normalizer.refresh()
@@ -110,11 +111,13 @@ class PolicyGradient:
         self._optimizer.zero_grad()
         loss.backward()
         norm = self._clipped_norm()
-        self._optimizer.step()
+        follow = norm <= self._stable_norm or self._length == self._shortest
+        if follow:
+            self._optimizer.step()
         self._done += 1
         self._adapt_horizon(norm)
         self._update_normalizers(trajectory)
-        return self._measured(trajectory, returns.detach(), norm)
+        return self._measured(trajectory, returns.detach(), norm, follow)
 
     def actor(self) -> Actor:
         """Return the policy of the graph."""
@@ -160,7 +163,7 @@ class PolicyGradient:
                 normalizer.update(seen)
 
     def _measured(
-        self, trajectory: Trajectory, returns: torch.Tensor, norm: float
+        self, trajectory: Trajectory, returns: torch.Tensor, norm: float, follow: bool
     ) -> dict[str, float]:
         alive = trajectory.alive
         actions = trajectory.actions.detach()
@@ -171,6 +174,7 @@ class PolicyGradient:
             "return_std": float(returns.std(unbiased=False)),
             "length_mean": float(alive.sum(0).to(torch.float64).mean()),
             "gradient_norm": norm,
+            "followed": float(follow),
             "saturation": saturation(actions, self._task.action_low, self._task.action_high),
             "learning_rate": float(self._optimizer.param_groups[0]["lr"]),
         }
