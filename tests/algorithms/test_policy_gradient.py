@@ -185,3 +185,28 @@ def test_a_gradient_that_is_not_finite_stops_the_run():
         next(iter(algorithm.graph.parameters())).fill_(float("nan"))
     with pytest.raises((DivergenceError, ArgumentError)):
         algorithm.update()
+
+
+def test_rollouts_lengthen_while_gradients_are_stable_and_exploded_ones_are_not_followed():
+    algorithm = make(horizon=30, horizon_start=19, batch=2, stable_norm=1e9)
+    horizons = [algorithm.update()["horizon"] for _ in range(9)]
+    assert horizons == [19, 20, 21, 23, 25, 27, 29, 30, 30]  # by a twentieth, rounded up
+
+    algorithm._stable_norm = 0.0
+    measured = [algorithm.update() for _ in range(3)]
+    assert [m["horizon"] for m in measured] == [30, 24, 19]
+    # At the shortest length there is nothing else to do than to follow.
+    assert [m["followed"] for m in measured] == [0, 0, 1]
+    assert measured[0]["gradient_norm"] > 0
+
+    restored = make(horizon=30, horizon_start=19, batch=2, stable_norm=0.0)
+    algorithm._length = 25
+    restored.load_state_dict(copy.deepcopy(algorithm.state_dict()))
+    before = [p.detach().clone() for p in restored.graph.parameters()]
+    assert restored.update()["horizon"] == 25
+    assert all(map(torch.equal, before, restored.graph.parameters()))
+
+
+def test_a_start_beyond_the_end_is_refused():
+    with pytest.raises(ArgumentError, match="horizon_start must lie between 1 and horizon, got 9"):
+        make(horizon=8, horizon_start=9)
