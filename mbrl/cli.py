@@ -3,38 +3,37 @@
 from __future__ import annotations
 
 import argparse
-import os
+import dataclasses
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-import hydra
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from mbrl.config import (
     Config,
-    checked_file,
+    composed,
     from_mapping,
-    from_omegaconf,
-    hydra_override,
+    import_packages,
+    load_config,
     one_line,
+    sweep,
 )
 from mbrl.errors import ConfigError, DivergenceError, MbrlError, suggestion
 from mbrl.graph import build_graph, draw, mermaid
 from mbrl.run_folder import RunFolder
-from mbrl.runner import Interrupted, import_packages, load_policy, resumed_config, run
-from mbrl.tasks import evaluate, make_task
+from mbrl.runner import (
+    Interrupted,
+    Result,
+    evaluate_run,
+    resumed_config,
+    run,
+    training_task,
+)
 
 DONE, USER_ERROR, DIVERGED = 0, 2, 3
-_QUIET_HYDRA = (
-    "hydra.run.dir=.",
-    "hydra.sweep.dir=.",
-    "hydra.sweep.subdir=.",
-    "hydra.output_subdir=null",
-    "hydra/job_logging=disabled",
-    "hydra/hydra_logging=disabled",
-)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -53,19 +52,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     try:
         options = _parse(sys.argv[1:] if arguments is None else list(arguments))
+        import_packages(options.imports)
         return _MODES[options.mode](options)
     except Interrupted as stop:
         print(stop, file=sys.stderr)
         return 128 + stop.signum
-    except KeyboardInterrupt:
-        return 130
+    except KeyboardInterrupt as stop:
+        return 128 + (stop.args[0] if stop.args else signal.SIGINT)
     except DivergenceError as error:
         return _fail(error, DIVERGED)
     except MbrlError as error:
         return _fail(error, USER_ERROR)
+    except OSError as error:  # a full disk, a closed terminal: no bug of ours
+        return _fail(error, USER_ERROR)
 
 
-def _fail(error: MbrlError, code: int) -> int:
+def _fail(error: Exception, code: int) -> int:
     print(f"error: {one_line(error)}", file=sys.stderr)
     return code
 
@@ -74,7 +76,9 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser = _Parser(prog="main.py", description=__doc__, allow_abbrev=False)
     parser.add_argument("--config-file", metavar="FILE", help="a YAML file, e.g. in configs/")
     parser.add_argument("--mode", default="train", help=f"one of {', '.join(_MODES)}")
-    parser.add_argument("--resume", metavar="DIR", help="continue the run in this folder")
+    parser.add_argument(
+        "--resume", metavar="DIR", help="continue the run in this folder, as it was configured"
+    )
     parser.add_argument("--run", metavar="DIR", nargs="+", help="finished runs, for --mode eval")
     parser.add_argument(
         "--import", metavar="PACKAGE", action="append", dest="imports", default=[],
@@ -90,48 +94,66 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         raise ConfigError(
             f"--mode: unknown mode {options.mode!r}; {suggestion(options.mode, _MODES)}"
         )
+    # --run takes all that follows it; what is no folder is an override.
+    given = options.run or []
+    options.run = [item for item in given if "=" not in item or Path(item).is_dir()]
+    options.overrides += [item for item in given if item not in options.run]
     for item in options.overrides:
         if "=" not in item and not item.startswith("~"):
             raise ConfigError(f"{item!r} is not of the form key=value; see --help")
+    _refuse_idle(options)
     return options
+
+
+def _refuse_idle(options: argparse.Namespace) -> None:
+    """Refuse options that would have no effect, rather than ignore what somebody asked for."""
+    single = "a run that exists is one run"
+    of_runs = options.mode in _OF_RUNS
+    for given, idle, reason in (
+        ("--resume", options.resume and options.mode != "train", "goes with --mode train"),
+        ("--run", options.run and not of_runs, f"goes with --mode {' or '.join(_OF_RUNS)}"),
+        ("-m", options.multirun and (options.resume or of_runs), single),
+        ("--cfg", options.cfg and (options.resume or of_runs), "goes with --config-file"),
+    ):
+        if idle:
+            raise ConfigError(f"{given} has no effect here: {reason}")
 
 
 def _train(options: argparse.Namespace) -> int:
     if options.resume is not None:
-        return _report(run(_resumed(options), resume=options.resume))
+        return _report(run(_of_run(options.resume, options), resume=options.resume))
     return _composed(options, lambda config: _report(run(config)))
 
 
-def _graph(options: argparse.Namespace) -> int:
-    def show(config: Config) -> int:
-        task = make_task(config.task, threads=config.threads, **config.task_args)
-        graph = build_graph(config.graph, task)
-        folder = RunFolder.create(Path(config.output_dir), config.name or "run", config.seed)
-        folder.write_config(config.as_dict())
-        text = mermaid(graph.spec, graph.widths)
-        folder.plot("graph.mmd").write_text(text)
-        draw(graph.spec, folder.plot("graph.png"), graph.widths)
-        print(text, end="")
-        print(f"graph={folder.plot('graph.png')} run_dir={folder.path}")
-        return DONE
+def _report(result: Result) -> int:
+    mean = result.summary["eval_return_mean"]
+    print(f"eval_return_mean={mean} run_dir={result.run_dir}", flush=True)
+    return DONE
 
-    return _composed(options, show)
+
+def _graph(options: argparse.Namespace) -> int:
+    return _composed(options, _show_graph)
+
+
+def _show_graph(config: Config) -> int:
+    task = training_task(config)
+    graph = build_graph(config.graph, task)
+    folder = RunFolder.create(Path(config.output_dir), config.name or "run", config.seed)
+    folder.write_config(config.as_dict())
+    text = mermaid(graph.spec, graph.widths)
+    folder.plot("graph.mmd").write_text(text)
+    draw(graph.spec, folder.plot("graph.png"), graph.widths)
+    print(text, end="")
+    print(f"graph={folder.plot('graph.png')} run_dir={folder.path}")
+    return DONE
 
 
 def _eval(options: argparse.Namespace) -> int:
     if not options.run:
         raise ConfigError("--mode eval needs --run DIR: the folder of a finished run")
     for run_dir in options.run:
-        config = resumed_config(run_dir)
-        policy = load_policy(run_dir)
-        task = make_task(
-            config.eval_task or config.task,
-            **(config.eval_task_args if config.eval_task else config.task_args),
-        )
-        result = evaluate(
-            task, policy.act, episodes=config.evaluation.episodes, seed=config.evaluation.seed or 0
-        )
-        print(f"eval_return_mean={result.returns.mean()} run_dir={run_dir}")
+        result = evaluate_run(run_dir, _of_run(run_dir, options))
+        print(f"eval_return_mean={float(result.returns.mean())} run_dir={run_dir}", flush=True)
     return DONE
 
 
@@ -140,56 +162,45 @@ _MODES: dict[str, Callable[[argparse.Namespace], int]] = {
     "graph": _graph,
     "eval": _eval,
 }
+_OF_RUNS = ("eval",)  # the modes that are told of finished runs by --run
 
 
-def _report(result: object) -> int:
-    summary, run_dir = result.summary, result.run_dir  # type: ignore[attr-defined]
-    print(f"eval_return_mean={summary['eval_return_mean']} run_dir={run_dir}", flush=True)
-    return DONE
-
-
-def _resumed(options: argparse.Namespace) -> Config:
-    config = resumed_config(options.resume)
-    if not options.overrides:
-        return config
-    content = OmegaConf.create(config.as_dict())
+def _of_run(run_dir: str, options: argparse.Namespace) -> Config:
+    """Return the configuration of a run that exists, changed as the command line says."""
+    content = OmegaConf.create(resumed_config(run_dir).as_dict())
     try:
-        content.merge_with_dotlist(options.overrides)
+        content.merge_with_dotlist([item.lstrip("+") for item in options.overrides])
+        plain = OmegaConf.to_container(content, resolve=True)
     except Exception as error:
         raise ConfigError(one_line(error)) from error
-    return from_mapping(dict(OmegaConf.to_container(content, resolve=True)))  # type: ignore[arg-type]
+    return _with_imports(from_mapping(plain), options)  # type: ignore[arg-type]
 
 
 def _composed(options: argparse.Namespace, job: Callable[[Config], int]) -> int:
-    """Let Hydra compose the configuration (and sweep over it) and run ``job`` on each."""
+    """Compose the configuration, or those of a sweep, and run ``job`` on each."""
     if options.config_file is None:
         raise ConfigError(
             "--config-file is missing; e.g. --config-file configs/inverted_pendulum.yaml"
         )
-    import_packages(options.imports)
-    file = checked_file(options.config_file)
-    codes: list[int] = []
+    if options.cfg:
+        print(OmegaConf.to_yaml(composed(options.config_file, options.overrides)), end="")
+        return DONE
+    if not options.multirun:
+        return job(_with_imports(load_config(options.config_file, options.overrides), options))
+    codes = []
 
-    def task_function(content: DictConfig) -> None:
-        config = from_omegaconf(content, file.stem)
-        merged = [*config.imports, *(n for n in options.imports if n not in config.imports)]
-        codes.append(job(from_mapping({**config.as_dict(), "imports": merged})))
+    def job_of_sweep(config: Config) -> None:
+        try:
+            codes.append(job(_with_imports(config, options)))
+        except DivergenceError as error:  # says nothing about the others
+            codes.append(_fail(error, DIVERGED))
 
-    sys.argv[1:] = [
-        f"--config-path={file.parent}",
-        f"--config-name={file.stem}",
-        *(["--multirun"] if options.multirun else []),
-        *(["--cfg", options.cfg] if options.cfg else []),
-        *_QUIET_HYDRA,
-        *map(hydra_override, options.overrides),
-    ]
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to us, not to Hydra's own printer
-    try:
-        hydra.main(version_base="1.3", config_path=None)(task_function)()
-    except (MbrlError, KeyboardInterrupt):
-        raise
-    except Exception as error:
-        if type(error).__module__.split(".")[0] in ("hydra", "omegaconf"):
-            raise ConfigError(f"{options.config_file}: {one_line(error)}") from error
-        raise
+    sweep(options.config_file, options.overrides, job_of_sweep)
     return max(codes, default=DONE)
+
+
+def _with_imports(config: Config, options: argparse.Namespace) -> Config:
+    """Record the packages of --import in the run."""
+    return dataclasses.replace(
+        config, imports=tuple(dict.fromkeys((*config.imports, *options.imports)))
+    )

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import importlib
 import os
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from hydra import compose, initialize_config_dir
+from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from omegaconf import DictConfig, OmegaConf
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from mbrl.errors import ConfigError, MbrlError
 from mbrl.graph import completed_section
@@ -19,6 +24,15 @@ from mbrl.options import completed
 from mbrl.registry import ALGORITHMS
 
 _FORBIDDEN_KEYS = ("_target_", "_partial_", "_args_")
+# What Hydra knows of the job at hand; anything else under its key would configure Hydra itself.
+_HYDRA_RECORDS = ("job.config_name", "job.override_dirname", "overrides", "runtime")
+_NO_HYDRA = "the key 'hydra' is not allowed in a file; give hydra.* on the command line"
+_QUIET_SWEEP = (
+    "hydra.sweep.subdir=.",
+    "hydra.output_subdir=null",
+    "hydra/job_logging=disabled",
+    "hydra/hydra_logging=disabled",
+)
 
 
 @dataclass(frozen=True)
@@ -111,35 +125,66 @@ def load_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
     Raises:
         ConfigError: naming the key, its value and what is legal.
     """
+    return _from_omegaconf(composed(path, overrides), Path(path).stem)
+
+
+def composed(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> DictConfig:
+    """Return what Hydra makes of a file and overrides, unchecked.
+
+    Raises:
+        ConfigError: if Hydra cannot make anything of it, or the file configures Hydra itself.
+    """
     file = checked_file(path)
-    previous = GlobalHydra.instance().hydra
-    GlobalHydra.instance().clear()
-    try:
-        with initialize_config_dir(str(file.parent), version_base="1.3"):
-            content = compose(file.stem, [hydra_override(item) for item in overrides])
-    except MbrlError:
-        raise
-    except Exception as error:
-        raise ConfigError(f"{path}: {one_line(error)}") from error
-    finally:
-        GlobalHydra.instance().hydra = previous
-    return from_omegaconf(content, file.stem)
+    with _hydra(file, overrides) as (hydra, items):
+        content: DictConfig = _compose(hydra, file, items, RunMode.RUN)
+    with open_dict(content):
+        del content["hydra"]
+    return content
 
 
-def from_omegaconf(content: DictConfig, name: str) -> Config:
-    """Check what Hydra composed.
+def sweep(
+    path: str | os.PathLike[str], overrides: Sequence[str], job: Callable[[Config], object]
+) -> None:
+    """Call ``job`` with each configuration of a Hydra sweep in turn, until one raises.
 
     Args:
-        content: the composed configuration.
-        name: what the run is called if the configuration does not say.
+        path: the file.
+        overrides: ``key=a,b,c`` in Hydra's syntax, and ``hydra.*`` for its launchers and sweepers.
+        job: what to do.
+
+    Raises:
+        ConfigError: as :func:`load_config`.
     """
+    file, here = checked_file(path), os.getpid()
+    failures: list[Exception] = []
+
+    def run_one(content: DictConfig) -> None:
+        if failures:
+            return
+        try:
+            job(_from_omegaconf(content, file.stem))
+        except Exception as error:
+            if os.getpid() != here:  # a parallel launcher; Hydra hands it over
+                raise
+            failures.append(error)  # Hydra would print it
+
+    # Hydra leaves a file in its folder.
+    with tempfile.TemporaryDirectory() as folder, _hydra(file, overrides) as (hydra, items):
+        quiet = [f"hydra.sweep.dir={folder}", *_QUIET_SWEEP]
+        given = {item.partition("=")[0] for item in items}
+        items = [*(item for item in quiet if item.partition("=")[0] not in given), *items]
+        _compose(hydra, file, items, RunMode.MULTIRUN)
+        hydra.multirun(config_name=file.stem, task_function=run_one, overrides=items)
+    if failures:
+        raise failures[0]
+
+
+def _from_omegaconf(content: DictConfig, name: str) -> Config:
     try:
-        plain = OmegaConf.to_container(content, resolve=True)
+        plain: Any = OmegaConf.to_container(content, resolve=True)
     except Exception as error:
         raise ConfigError(one_line(error)) from error
-    if not isinstance(plain, dict):
-        raise ConfigError("a configuration must be a mapping")
-    return from_mapping({str(key): value for key, value in plain.items()}, name)
+    return from_mapping(plain, name)
 
 
 def from_mapping(content: Mapping[str, Any], name: str | None = None) -> Config:
@@ -148,9 +193,14 @@ def from_mapping(content: Mapping[str, Any], name: str | None = None) -> Config:
     Raises:
         ConfigError: naming the key, its value and what is legal.
     """
-    _refuse_code(content, "")
+    _check_keys(content, "")
     options = completed(Config, content, "")
-    options["name"] = options["name"] or name or "run"
+    import_packages(options["imports"])
+    options["name"] = _checked_name(options["name"] or name or "run")
+    for key in ("task_args", "eval_task_args"):
+        for reserved, instead in (("name", "task"), ("threads", "threads")):
+            if reserved in options[key]:
+                raise ConfigError(f"{key}.{reserved} is not legal here; say {instead}")
     options["graph"] = completed_section(options["graph"])
     algorithm = dict(options["algorithm"])
     kind = algorithm.pop("kind", None)
@@ -162,6 +212,22 @@ def from_mapping(content: Mapping[str, Any], name: str | None = None) -> Config:
         if options[key] is not None and options[key] < 1:
             raise ConfigError(f"{key} must be at least 1, got {options[key]}")
     return Config(**options)
+
+
+def import_packages(names: Sequence[str]) -> None:
+    """Import the packages that register a user's environments, nodes and algorithms.
+
+    Raises:
+        ConfigError: naming the package that cannot be imported.
+    """
+    for name in names:
+        try:
+            importlib.import_module(name)
+        except Exception as error:
+            raise ConfigError(
+                f"--import: cannot import {name!r} ({type(error).__name__}: {one_line(error)}); "
+                "it must be importable from here, e.g. by PYTHONPATH"
+            ) from error
 
 
 def checked_file(path: str | os.PathLike[str]) -> Path:
@@ -176,23 +242,17 @@ def checked_file(path: str | os.PathLike[str]) -> Path:
     if file.suffix != ".yaml":
         raise ConfigError(f"--config-file: {path} must end in .yaml")
     try:
-        content = yaml.safe_load(file.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"--config-file: cannot read {path}: {error.strerror}") from error
+    except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"{path} is not YAML: {one_line(error)}") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path} must hold a mapping, got {type(content).__name__}")
-    _refuse_code(content, "")
+    _check_keys({key: value for key, value in content.items() if key != "defaults"}, "")
     if "hydra" in content:
-        raise ConfigError(f"{path}: the key 'hydra' is not allowed; remove it")
+        raise ConfigError(f"{path}: {_NO_HYDRA}")
     return file
-
-
-def hydra_override(item: str) -> str:
-    """Return an override that may also set a key which the file leaves at its default."""
-    key = item.partition("=")[0]
-    if not item or item[0] in "+~" or key.startswith("hydra") or "/" in key:
-        return item
-    return f"++{item}"
 
 
 def one_line(error: BaseException) -> str:
@@ -200,7 +260,70 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _refuse_code(value: Any, where: str) -> None:
+@contextlib.contextmanager
+def _hydra(file: Path, overrides: Sequence[str]) -> Iterator[tuple[Any, list[str]]]:
+    """Give a Hydra of the file's folder, and the overrides as it wants them; report its errors."""
+    items = [_hydra_override(item, file.parent) for item in overrides]
+    previous = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(file.parent), version_base="1.3"):
+            yield GlobalHydra.instance().hydra, items
+    except MbrlError:
+        raise
+    except Exception as error:
+        text = one_line(error)
+        for ours, theirs in zip(items, overrides, strict=True):
+            text = text.replace(ours, theirs)
+        raise ConfigError(f"{file}: {text}") from error
+    finally:
+        GlobalHydra.instance().hydra = previous
+
+
+def _compose(hydra: Any, file: Path, items: list[str], mode: RunMode) -> DictConfig:
+    """Compose the file, and refuse it if it or a neighbour configures Hydra.
+
+    Hydra runs code that its own section names; only the command line may write there.
+    """
+    content = _composed_by(hydra, file.stem, items, mode)
+    ours = tuple(item for item in items if item.lstrip("+~").startswith("hydra"))
+    if _section_of_hydra(content) != _untouched_section(mode, ours):
+        raise ConfigError(f"{file}: {_NO_HYDRA}")
+    return content
+
+
+@functools.cache
+def _untouched_section(mode: RunMode, items: tuple[str, ...]) -> Any:
+    """Return Hydra's own section as the command line alone makes it."""
+    return _section_of_hydra(_composed_by(GlobalHydra.instance().hydra, None, [*items], mode))
+
+
+def _composed_by(hydra: Any, name: str | None, items: list[str], mode: RunMode) -> DictConfig:
+    content: DictConfig = hydra.compose_config(
+        config_name=name, overrides=items, run_mode=mode, with_log_configuration=False
+    )
+    return content
+
+
+def _section_of_hydra(content: DictConfig) -> Any:
+    section: Any = OmegaConf.to_container(content.hydra, resolve=False)
+    for record in _HYDRA_RECORDS:
+        inner, _, key = record.rpartition(".")
+        (section[inner] if inner else section).pop(key, None)
+    return section
+
+
+def _hydra_override(item: str, folder: Path) -> str:
+    """Return an override that may also set a key which the file leaves at its default."""
+    key = item.partition("=")[0]
+    # A key with a folder of files to choose from (folder/key/*.yaml) is set by choosing one.
+    if not key or key[0] in "+~" or key.split(".")[0] == "hydra" or (folder / key).is_dir():
+        return item
+    return item if "/" in key else f"++{item}"
+
+
+def _check_keys(value: Any, where: str) -> None:
+    """Refuse keys that name code, or are no strings."""
     if isinstance(value, Mapping):
         for key, inner in value.items():
             path = f"{where}.{key}" if where else str(key)
@@ -208,10 +331,18 @@ def _refuse_code(value: Any, where: str) -> None:
                 raise ConfigError(
                     f"{path}: a configuration chooses among registered names, it does not name code"
                 )
-            _refuse_code(inner, path)
+            if not isinstance(key, str):
+                raise ConfigError(f"{path}: a key must be a string, got {key!r}")
+            _check_keys(inner, path)
     elif isinstance(value, list | tuple):
         for i, inner in enumerate(value):
-            _refuse_code(inner, f"{where}[{i}]")
+            _check_keys(inner, f"{where}[{i}]")
+
+
+def _checked_name(name: str) -> str:
+    if name in (".", "..") or Path(name).name != name or "\0" in name:
+        raise ConfigError(f"name must be the name of a folder, without slashes, got {name!r}")
+    return name
 
 
 def _plain(value: Any) -> Any:

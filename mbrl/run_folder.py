@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import time
 from pathlib import Path
 from typing import Any
 
 import yaml
+from omegaconf import OmegaConf
 
 from mbrl.errors import ConfigError
 
@@ -64,24 +67,63 @@ class RunFolder:
 
     def write_config(self, config: dict[str, Any]) -> None:
         """Write config.yaml, the complete resolved configuration."""
-        text = yaml.safe_dump(config, sort_keys=False, default_flow_style=None, width=100)
-        (self.path / "config.yaml").write_text(text)
+        text = yaml.dump(
+            config, Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=100
+        )
+        self._replace("config.yaml", text)
 
     def read_config(self) -> dict[str, Any]:
-        """Return what :meth:`write_config` wrote."""
-        content: dict[str, Any] = yaml.safe_load((self.path / "config.yaml").read_text())
-        return content
+        """Return what :meth:`write_config` wrote.
+
+        Raises:
+            ConfigError: if it is no longer that.
+        """
+        file = self.path / "config.yaml"
+        try:
+            content = OmegaConf.to_container(OmegaConf.load(file), resolve=True)
+        except Exception as error:
+            reason = " ".join(str(error).split())
+            raise ConfigError(f"{file} is not the configuration of a run: {reason}") from error
+        if not isinstance(content, dict):
+            raise ConfigError(f"{file} must hold a mapping, got {type(content).__name__}")
+        return {str(key): value for key, value in content.items()}
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Write summary.json."""
-        (self.path / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+        self._replace("summary.json", json.dumps(summary, indent=2) + "\n")
 
     def log(self, line: str) -> None:
         """Append a line to log.txt."""
-        with (self.path / "log.txt").open("a") as file:
+        with (self.path / "log.txt").open("a", encoding="utf-8") as file:
             file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
 
     def plot(self, name: str) -> Path:
         """Return the path of a picture in plots/, whose folder exists then."""
         (self.path / "plots").mkdir(exist_ok=True)
         return self.path / "plots" / name
+
+    def _replace(self, name: str, text: str) -> None:
+        """Write a file whole or not at all."""
+        temporary = self.path / f"{name}.tmp"
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, self.path / name)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes strings so that OmegaConf, which takes more of them for numbers, reads strings."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        """Write what occurs twice twice."""
+        return True
+
+
+def _string(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
+    text = re.sub(r"(\\*)\$\{", r"\1\1\\${", value)  # no interpolation
+    try:
+        float(text)
+    except ValueError:
+        return dumper.represent_str(text)
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="'")
+
+
+_Dumper.add_representer(str, _string)

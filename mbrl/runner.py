@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import importlib.metadata
 import platform
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
@@ -18,15 +17,26 @@ import torch
 from mbrl import checkpoint
 from mbrl.algorithms import Algorithm, Setting
 from mbrl.config import Config, from_mapping
-from mbrl.errors import CheckpointError, ConfigError, MbrlError
+from mbrl.errors import (
+    ArgumentError,
+    CheckpointError,
+    ConfigError,
+    DivergenceError,
+    MbrlError,
+    ModelError,
+    TaskError,
+)
 from mbrl.graph import GraphPolicy, parse
 from mbrl.monitoring import Console, CsvFile, MetricStream
 from mbrl.registry import ALGORITHMS
 from mbrl.run_folder import RunFolder
 from mbrl.tasks import Evaluation, Task, evaluate, make_task
+from mbrl.types import Array
 
 _EVALUATION_SEED = 10_000
 _VERSIONED = ("torch", "mujoco", "gymnasium", "numpy", "mbrl-mujoco")
+# What loading the state of something else raises.
+_UNFIT = (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
 
 
 class Result(NamedTuple):
@@ -63,33 +73,28 @@ def run(config: Config, *, resume: str | Path | None = None) -> Result:
         The summary (summary.json) and the folder.
 
     Raises:
-        MbrlError: whatever goes wrong; everything up to then is saved.
-        Interrupted: after SIGINT or SIGTERM, with a checkpoint written.
+        MbrlError: whatever goes wrong; what was saved stays, after a divergence all of it.
+        Interrupted: after SIGINT or SIGTERM, with a checkpoint written. A second signal raises
+            KeyboardInterrupt at once.
     """
-    run_ = _Run(config, resume)
-    try:
-        with _signals(run_):
+    stop = _Stop()
+    with _signals(stop):
+        run_ = _Run(config, resume, stop)
+        try:
             return run_.execute()
-    except MbrlError as error:
-        run_.folder.log(f"{type(error).__name__}: {error}")
-        raise
+        except MbrlError as error:
+            with contextlib.suppress(OSError):  # a full disk, perhaps: the error itself says more
+                run_.folder.log(f"{type(error).__name__}: {error}")
+            raise
 
 
-def import_packages(names: tuple[str, ...] | list[str]) -> None:
-    """Import the packages that register a user's environments, nodes and algorithms.
+def resumed_config(run_dir: str | Path) -> Config:
+    """Return the configuration of a run.
 
     Raises:
-        ConfigError: naming the package that cannot be imported.
+        ConfigError: if it is no run folder, or its configuration is not legal here.
     """
-    for name in names:
-        try:
-            importlib.import_module(name)
-        except Exception as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise ConfigError(
-                f"--import: cannot import {name!r} ({type(error).__name__}: {reason}); "
-                "it must be importable from here, e.g. by PYTHONPATH"
-            ) from error
+    return from_mapping(RunFolder.open(run_dir).read_config())
 
 
 def load_policy(run_dir: str | Path, which: str = "latest") -> GraphPolicy:
@@ -106,17 +111,63 @@ def load_policy(run_dir: str | Path, which: str = "latest") -> GraphPolicy:
     folder = RunFolder.open(run_dir)
     if which not in ("latest", "best"):
         raise ConfigError(f"which must be 'latest' or 'best', got {which!r}")
+    spec = parse(resumed_config(run_dir).graph)
     content = checkpoint.load(folder.latest if which == "latest" else folder.best)
-    stored = folder.read_config()
-    import_packages(stored.get("imports") or [])
-    policy = GraphPolicy(parse(stored["graph"]), _StoredSizes(content["sizes"]))
-    wanted = policy.state_dict()
-    weights = content["algorithm"]["graph"]
-    missing = [name for name in wanted if name not in weights]
-    if missing:
-        raise CheckpointError(f"{run_dir}: the checkpoint lacks {', '.join(missing[:3])}")
-    policy.load_state_dict({name: weights[name] for name in wanted})
+    try:
+        sizes, weights = _StoredSizes(content["sizes"]), content["algorithm"]["graph"]
+        policy = GraphPolicy(spec, sizes)
+        policy.load_state_dict({name: weights[name] for name in policy.state_dict()})
+    except _UNFIT as error:
+        raise _unfit(run_dir, error) from error
     return policy
+
+
+def evaluate_run(run_dir: str | Path, config: Config) -> Evaluation:
+    """Evaluate the policy of a run as the run itself does at its end.
+
+    Args:
+        run_dir: the folder of the run.
+        config: its configuration, perhaps with another evaluation.
+
+    Raises:
+        MbrlError: if there is no such run, or it cannot be evaluated.
+    """
+    policy = load_policy(run_dir, config.evaluation.policy)
+    return evaluate(
+        _evaluation_task(config) or training_task(config),
+        policy.act,
+        episodes=config.evaluation.episodes,
+        seed=_evaluation_seed(config),
+    )
+
+
+def training_task(config: Config) -> Task:
+    """Return the task of a configuration; errors name its key."""
+    return _made("task", config.task, {"threads": config.threads, **config.task_args})
+
+
+def _evaluation_task(config: Config) -> Task | None:
+    """Return what is evaluated in, if it is not the task itself."""
+    if config.eval_task is None and not config.eval_task_args:
+        return None
+    return _made("eval_task", config.eval_task or config.task, config.eval_task_args)
+
+
+def _made(key: str, name: str, arguments: Mapping[str, Any]) -> Task:
+    try:
+        return make_task(name, **arguments)
+    except (ArgumentError, ConfigError, ModelError, TaskError) as error:
+        raise type(error)(f"{key}: {error}") from error
+
+
+def _evaluation_seed(config: Config) -> int:
+    given = config.evaluation.seed
+    return _EVALUATION_SEED + config.seed if given is None else given
+
+
+def _unfit(run_dir: str | Path, error: Exception) -> CheckpointError:
+    reason = " ".join(str(error).split())
+    return CheckpointError(f"{run_dir}: the checkpoint does not fit the configuration: {reason}")
 
 
 class _StoredSizes:
@@ -133,25 +184,35 @@ class _StoredSizes:
         return len(self.action_low)
 
 
+class _Stop:
+    """Whether a signal asked for the end."""
+
+    signum: int | None = None
+
+    def __call__(self, signum: int, frame: FrameType | None) -> None:
+        """Note a signal; the run stops after the update at hand. A second one stops at once."""
+        if self.signum is not None:
+            raise KeyboardInterrupt(signum)
+        self.signum = signum
+
+
 class _Run:
     """The state of a run in progress."""
 
-    def __init__(self, config: Config, resume: str | Path | None):
+    def __init__(self, config: Config, resume: str | Path | None, stop: _Stop):
         self._started = time.perf_counter()
-        self.config = config
-        import_packages(list(config.imports))
+        self.config, self._stop = config, stop
         torch.set_num_threads(config.torch_threads)
-        self._task = make_task(config.task, threads=config.threads, **config.task_args)
+        self._task = training_task(config)
         self._eval_task = self._make_eval_task()
-        generator = torch.Generator().manual_seed(config.seed)
+        self._generator = torch.Generator().manual_seed(config.seed)
         options = dict(config.algorithm)
         self._kind = options.pop("kind")
         self._algorithm: Algorithm = ALGORITHMS.get(self._kind)(
-            Setting(self._task, config.graph, generator), **options
+            Setting(self._task, config.graph, self._generator), **options
         )
         self._update, self._env_steps, self._wall, self._best = 0, 0, 0.0, float("-inf")
-        self._saved = -1
-        self._signum: int | None = None
+        self._saved = -1  # the update of latest.pt
         if resume is None:
             self.folder = RunFolder.create(
                 Path(config.output_dir), config.name or "run", config.seed
@@ -160,6 +221,9 @@ class _Run:
         else:
             self.folder = RunFolder.open(resume)
             self._restore(checkpoint.load(self.folder.latest))
+            if self.folder.read_config() != config.as_dict():
+                self.folder.write_config(config.as_dict())
+                self.folder.log("resumed with another configuration: see config.yaml")
 
     def execute(self) -> Result:
         """Run the loop, then evaluate and summarise."""
@@ -167,6 +231,7 @@ class _Run:
         self.folder.log(
             f"training {self._kind} on {self.config.task}, update {self._update}/{total}"
         )
+        self._save()  # so that a run can be resumed from its beginning on
         stream = MetricStream(
             [CsvFile(self.folder.metrics, keep=self._update), Console(total, self._update)]
         )
@@ -174,33 +239,39 @@ class _Run:
             self._train(stream, total)
         finally:
             stream.close()
-            # Whatever went wrong, the last complete update is kept.
-            self._save()
+        self._save()
         evaluation = self._final_evaluation()
         summary = self._summary(evaluation)
         self.folder.write_summary(summary)
         self.folder.log(f"eval_return_mean={summary['eval_return_mean']}")
         return Result(summary, self.folder.path)
 
-    def stop(self, signum: int, frame: FrameType | None) -> None:
-        """Note a signal; the loop stops after the update at hand. A second one stops at once."""
-        if self._signum is not None:
-            raise KeyboardInterrupt
-        self._signum = signum
-
     def _train(self, stream: MetricStream, total: int) -> None:
         while self._update < total:
-            if self._signum is not None:
-                self._save()
-                raise Interrupted(self._signum, self.folder.path)
+            self._stop_if_asked()
             start = time.perf_counter()
-            measured = self._algorithm.update()
+            measured = self._measured_update()
             self._update += 1
             self._env_steps += int(measured.pop("env_steps"))
             self._wall += time.perf_counter() - start
             row = {"update": self._update, "env_steps": self._env_steps, "wall_s": self._wall}
             stream.write({**row, **measured})
             self._look_back(measured)
+
+    def _measured_update(self) -> dict[str, float]:
+        """Make an update; if it diverges, save what was before it, random numbers included."""
+        before = self._generator.get_state()
+        try:
+            return self._algorithm.update()
+        except DivergenceError:
+            self._generator.set_state(before)
+            self._save()
+            raise
+
+    def _stop_if_asked(self) -> None:
+        if self._stop.signum is not None:
+            self._save()
+            raise Interrupted(self._stop.signum, self.folder.path)
 
     def _look_back(self, measured: dict[str, float]) -> None:
         """After an update: evaluate if it is time, keep the best, write a checkpoint."""
@@ -212,11 +283,12 @@ class _Run:
             self.folder.log(f"update {self._update}: evaluation return {score}")
         else:
             score = float("-inf")
-        if self._update % self.config.checkpoint.every == 0:
-            self._save()
+        # The best first: latest.pt must not know of a best.pt that a crash kept from being written.
         if score > self._best:
             self._best = score
             checkpoint.save(self.folder.best, self._content())
+        if self._update % self.config.checkpoint.every == 0:
+            self._save()
 
     def _save(self) -> None:
         if self._saved != self._update:
@@ -244,18 +316,12 @@ class _Run:
             self._algorithm.load_state_dict(content["algorithm"])
             self._update, self._env_steps = int(content["update"]), int(content["env_steps"])
             self._wall, self._best = float(content["wall_s"]), float(content["best"])
-        except (KeyError, ValueError, RuntimeError, TypeError) as error:
-            reason = " ".join(str(error).split())
-            raise CheckpointError(
-                f"{self.folder.path}: the checkpoint does not fit the configuration: {reason}"
-            ) from error
+        except _UNFIT as error:
+            raise _unfit(self.folder.path, error) from error
         self._saved = self._update
 
     def _make_eval_task(self) -> Task:
-        config = self.config
-        if config.eval_task is None and not config.eval_task_args:
-            return self._task
-        task = make_task(config.eval_task or config.task, **config.eval_task_args)
+        task = _evaluation_task(self.config) or self._task
         if task.observation_size != self._task.observation_size:
             raise ConfigError(
                 f"eval_task: {task.name} has observations of width {task.observation_size}, "
@@ -269,16 +335,24 @@ class _Run:
         return task
 
     def _final_evaluation(self) -> Evaluation:
+        if self._best == float("-inf"):  # nothing was measured: the best known is the latest
+            checkpoint.save(self.folder.best, self._content())
         if self.config.evaluation.policy == "best":
             self._algorithm.load_state_dict(checkpoint.load(self.folder.best)["algorithm"])
-        return self._evaluate()
+        return self._evaluate(stoppable=True)
 
-    def _evaluate(self) -> Evaluation:
-        options = self.config.evaluation
-        seed = _EVALUATION_SEED + self.config.seed if options.seed is None else options.seed
+    def _evaluate(self, *, stoppable: bool = False) -> Evaluation:
+        """Evaluate the current policy; where nothing is lost by it, a signal ends it midway."""
         actor = self._algorithm.actor()
         actor.reset()
-        return evaluate(self._eval_task, actor.act, episodes=options.episodes, seed=seed)
+
+        def act(observation: Array) -> Array:
+            if stoppable:
+                self._stop_if_asked()
+            return actor.act(observation)
+
+        episodes, seed = self.config.evaluation.episodes, _evaluation_seed(self.config)
+        return evaluate(self._eval_task, act, episodes=episodes, seed=seed)
 
     def _summary(self, evaluation: Evaluation) -> dict[str, Any]:
         returns = evaluation.returns
@@ -308,21 +382,13 @@ def versions() -> dict[str, str]:
     return found
 
 
-def resumed_config(run_dir: str | Path) -> Config:
-    """Return the configuration of a run that is to be continued."""
-    folder = RunFolder.open(run_dir)
-    content = folder.read_config()
-    import_packages(content.get("imports") or [])
-    return from_mapping(content)
-
-
 @contextlib.contextmanager
-def _signals(run_: _Run) -> Iterator[None]:
-    """Route SIGINT and SIGTERM to the run, where this thread may."""
+def _signals(stop: _Stop) -> Iterator[None]:
+    """Route SIGINT and SIGTERM to ``stop``, where this thread may."""
     before = {}
     try:
         for signum in (signal.SIGINT, signal.SIGTERM):
-            before[signum] = signal.signal(signum, run_.stop)
+            before[signum] = signal.signal(signum, stop)
     except ValueError:  # not the main thread: the caller handles signals
         pass
     try:

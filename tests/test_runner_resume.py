@@ -1,0 +1,306 @@
+"""Runs that stop, crash or diverge continue as if they never had."""
+
+import functools
+import os
+import signal
+import threading
+
+import pytest
+
+from mbrl import checkpoint, runner
+from mbrl.algorithms import PolicyGradient
+from mbrl.config import from_mapping
+from mbrl.errors import CheckpointError, DivergenceError
+from mbrl.registry import ALGORITHMS
+from mbrl.runner import Interrupted, load_policy, resumed_config, run
+from tests.tiny import TINY, rows, same_runs, stored, summary, timeless, tiny_config
+
+
+class Crash(BaseException):
+    """The process ends here, without a word."""
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch):
+    """Spare the disk; tests/test_checkpoint.py looks after what is synchronised when."""
+    monkeypatch.setattr(os, "fsync", lambda handle: None)
+
+
+@pytest.fixture
+def config(tmp_path):
+    """Return a function that makes a configuration; keyword arguments change it."""
+    return functools.partial(tiny_config, tmp_path)
+
+
+@pytest.fixture
+def at_update(monkeypatch):
+    """Return a dict {update: function of the algorithm}, called once before that update."""
+    hooks = {}
+
+    class Hooked(PolicyGradient):
+        def update(self):
+            hooks.pop(self._done + 1, lambda algorithm: None)(self)
+            return super().update()
+
+    monkeypatch.setitem(ALGORITHMS._entries, "policy_gradient", Hooked)
+    return hooks
+
+
+def send(signum):
+    return lambda algorithm: os.kill(os.getpid(), signum)
+
+
+def crash(algorithm):
+    raise Crash
+
+
+def diverge(algorithm):
+    """Diverge as late as an update can: after everything random was drawn."""
+
+    def fail():
+        raise DivergenceError("too wild")
+
+    algorithm._clipped_norm = fail
+
+
+def newest(folder):
+    return max(folder.iterdir(), key=lambda path: path.stat().st_mtime_ns)
+
+
+def resume(path):
+    return run(resumed_config(path), resume=path)
+
+
+def algorithm(**changes):
+    return {**TINY["algorithm"], **changes}
+
+
+# Stopping and continuing
+
+
+@pytest.mark.parametrize("update", [1, 2, 3, 4])
+def test_a_run_stopped_by_a_signal_continues(config, at_update, update):
+    reference = run(config()).run_dir
+    at_update[update] = send(signal.SIGTERM)
+    with pytest.raises(Interrupted, match=r"stopped by SIGTERM; resume with --resume ") as caught:
+        run(config())
+    path = caught.value.run_dir
+    assert caught.value.signum == signal.SIGTERM
+    assert len(rows(path)) == stored(path)["update"] == update
+    assert "SIGTERM" in (path / "log.txt").read_text()
+    before = rows(path)
+    assert resume(path).run_dir == path
+    assert same_runs(path, reference)
+    assert rows(path)[:update] == before
+    walls = [float(row["wall_s"]) for row in rows(path)]
+    assert walls == sorted(walls)
+    assert summary(path)["wall_s"] == walls[-1]
+
+
+@pytest.mark.parametrize("every", [0, 1])
+def test_a_run_that_crashed_at_any_moment_continues(config, monkeypatch, every):
+    """Crashes before and after each checkpoint, of the latest and of the best weights."""
+    options = {"evaluation": {"episodes": 1, "every": every, "policy": "best"}}
+    reference = run(config(**options)).run_dir
+    crashed = 0
+    for moment in range(1, 20):
+        left = [moment]
+
+        def save(*arguments, left=left, original=checkpoint.save, **keywords):
+            left[0] -= 1
+            if left[0] == 0:
+                raise Crash
+            original(*arguments, **keywords)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(checkpoint, "save", save)
+            try:
+                path = run(config(**options)).run_dir
+            except Crash:
+                crashed += 1
+                path = newest(reference.parent)
+            else:
+                break
+        if moment == 1:  # not even the first checkpoint
+            with pytest.raises(CheckpointError, match="no such file"):
+                resume(path)
+        else:
+            resume(path)
+            assert same_runs(path, reference)
+    assert crashed >= 4
+
+
+def test_a_run_that_crashed_between_checkpoints_continues(config, at_update):
+    reference = run(config()).run_dir
+    at_update[4] = crash
+    with pytest.raises(Crash):
+        run(config())
+    path = newest(reference.parent)
+    assert len(rows(path)) == 3
+    assert stored(path)["update"] == 2
+    resume(path)
+    assert same_runs(path, reference)
+
+
+def test_a_bug_in_the_middle_of_an_update_is_not_saved(config, at_update):
+    reference = run(config(checkpoint={"every": 1})).run_dir
+
+    def bug(algorithm):
+        algorithm._generator.manual_seed(99)
+        algorithm._done = 50
+        raise ZeroDivisionError
+
+    at_update[3] = bug
+    with pytest.raises(ZeroDivisionError):
+        run(config(checkpoint={"every": 1}))
+    path = newest(reference.parent)
+    resume(path)
+    assert same_runs(path, reference)
+
+
+def test_a_second_signal_stops_at_once_and_spoils_nothing(config, at_update):
+    reference = run(config()).run_dir
+
+    def twice(algorithm):
+        algorithm._generator.manual_seed(99)  # in the middle of an update
+        send(signal.SIGINT)(algorithm)
+        send(signal.SIGINT)(algorithm)
+
+    at_update[3] = twice
+    with pytest.raises(KeyboardInterrupt):
+        run(config())
+    path = newest(reference.parent)
+    assert len(rows(path)) == 2
+    resume(path)
+    assert same_runs(path, reference)
+
+
+def test_a_signal_ends_the_last_evaluation(config, monkeypatch):
+    reference = run(config()).run_dir
+    original = runner.evaluate
+
+    def interrupted(*arguments, **keywords):
+        send(signal.SIGINT)(None)
+        return original(*arguments, **keywords)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, "evaluate", interrupted)
+        with pytest.raises(Interrupted) as caught:
+            run(config())
+    path = caught.value.run_dir
+    assert not (path / "summary.json").exists()
+    resume(path)
+    assert same_runs(path, reference)
+
+
+def test_a_signal_while_starting_up_stops_before_the_first_update(config, monkeypatch):
+    original = runner.make_task
+
+    def interrupted(*arguments, **keywords):
+        send(signal.SIGTERM)(None)
+        monkeypatch.setattr(runner, "make_task", original)
+        return original(*arguments, **keywords)
+
+    reference = run(config()).run_dir
+    monkeypatch.setattr(runner, "make_task", interrupted)
+    with pytest.raises(Interrupted) as caught:
+        run(config())
+    assert rows(caught.value.run_dir) == []
+    resume(caught.value.run_dir)
+    assert same_runs(caught.value.run_dir, reference)
+
+
+def test_handlers_are_put_back(config, at_update):
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    at_update[1] = send(signal.SIGINT)
+    with pytest.raises(Interrupted):
+        run(config())
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+
+
+def test_a_run_in_another_thread_leaves_signals_alone(config):
+    results = []
+    thread = threading.Thread(target=lambda: results.append(run(config())))
+    thread.start()
+    thread.join()
+    assert results[0].summary["updates"] == 4
+
+
+def test_resuming_a_finished_run_evaluates_again(config):
+    path = run(config()).run_dir
+    before = (path / "metrics.csv").read_bytes(), (path / "checkpoints/latest.pt").read_bytes()
+    kept = summary(path)
+    (path / "summary.json").unlink()
+    resume(path)
+    assert (path / "metrics.csv").read_bytes() == before[0]
+    assert (path / "checkpoints/latest.pt").read_bytes() == before[1]
+    for key in kept.keys() - {"total_s"}:
+        assert summary(path)[key] == kept[key]
+
+
+def test_resuming_with_more_updates_records_them(config):
+    longer = run(config(algorithm=algorithm(updates=6))).run_dir
+    path = run(config()).run_dir
+    changed = from_mapping({**resumed_config(path).as_dict(), "algorithm": algorithm(updates=6)})
+    run(changed, resume=path)
+    assert same_runs(path, longer)  # the learning rate is constant
+    assert resumed_config(path) == changed
+    assert resumed_config(path).algorithm["updates"] == 6
+
+
+def test_resuming_after_damage_continues_from_the_previous_checkpoint(config):
+    reference = run(config()).run_dir
+    path = run(config()).run_dir
+    (path / "checkpoints" / "latest.pt").write_bytes(b"damage")
+    resume(path)
+    assert same_runs(path, reference)
+
+
+def test_a_checkpoint_of_another_configuration_is_refused(config):
+    path = run(config()).run_dir
+    other = {"nodes": {"policy": {"kind": "gaussian_mlp", "hidden": [3], "normalize": True}}}
+    changed = from_mapping({**resumed_config(path).as_dict(), "graph": other})
+    with pytest.raises(CheckpointError, match="does not fit the configuration"):
+        run(changed, resume=path)
+    assert resumed_config(path) != changed
+
+
+def test_a_checkpoint_of_something_else_is_refused(config):
+    path = run(config()).run_dir
+    for content in ({"update": 1}, [1, 2], 3, {"algorithm": None}):
+        checkpoint.save(path / "checkpoints" / "latest.pt", content)
+        with pytest.raises(CheckpointError, match="does not fit the configuration"):
+            resume(path)
+        with pytest.raises(CheckpointError, match="does not fit the configuration"):
+            load_policy(path)
+
+
+# Divergence
+
+
+@pytest.mark.parametrize("update", [1, 3])
+def test_after_a_divergence_everything_before_it_is_saved(config, at_update, update):
+    reference = run(config()).run_dir
+    at_update[update] = diverge
+    with pytest.raises(DivergenceError, match="too wild"):
+        run(config())
+    path = newest(reference.parent)
+    assert timeless(path) == timeless(reference)[: update - 1]
+    assert stored(path)["update"] == update - 1
+    assert "DivergenceError: too wild" in (path / "log.txt").read_text()
+    resume(path)  # random numbers that were drawn in vain are drawn again
+    assert same_runs(path, reference)
+
+
+def test_a_full_disk_does_not_hide_what_happened(config, monkeypatch):
+    def full(*arguments, **keywords):
+        raise CheckpointError("cannot write: no space left")
+
+    def log(self, line):
+        if "Error" in line:
+            raise OSError("full")
+
+    monkeypatch.setattr(checkpoint, "save", full)
+    monkeypatch.setattr(runner.RunFolder, "log", log)
+    with pytest.raises(CheckpointError, match="no space left"):
+        run(config())
