@@ -138,7 +138,7 @@ class Case:
             )
             for eps in (1e-6, 3e-6)
         )
-        self.trusted = relative_error(wider, self.expected) < 1e-4
+        self.trusted = relative_error(wider, self.expected) < 2e-5
 
     def errors(self, linearization):
         """Relative errors of [A B]: the median over all states, the worst over trusted ones."""
