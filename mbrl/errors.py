@@ -53,6 +53,10 @@ class DivergenceError(MbrlError, FloatingPointError):
         self.rows = tuple(int(row) for row in rows)
 
 
+class NotFiniteError(DivergenceError, ArgumentError):
+    """A state or control that is NaN or infinite was handed to the physics."""
+
+
 class SecondDerivativeError(MbrlError, RuntimeError):
     """A second derivative was asked of an op that has only first ones."""
 

@@ -40,7 +40,7 @@ class Trajectory(NamedTuple):
     actions: torch.Tensor  # (T, B, nu)
     rewards: torch.Tensor  # (T, B)
     alive: torch.Tensor  # (T, B) bool: the row was still running when step t was taken
-    values: Mapping[str, torch.Tensor]  # every other value asked for, (T, B, ...)
+    values: Mapping[str, torch.Tensor]  # every other value asked for, (T, B, ...); mask by alive
 
 
 class Dynamics(Protocol):

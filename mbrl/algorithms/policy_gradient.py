@@ -81,10 +81,12 @@ class PolicyGradient:
         self._clip_norm, self._clip_value = clip_norm, clip_value
         self._task, self._generator = setting.task, setting.generator
         self.graph = build_graph(setting.graph, setting.task, generator=setting.generator)
-        self._parameters = [p for p in self.graph.parameters() if p.requires_grad]
+        # The policy's alone: other nodes may have parameters that are not to flatter it.
+        actor = GraphPolicy.of(self.graph)
+        self._parameters = [p for p in actor.parameters() if p.requires_grad]
         if not self._parameters:
             raise ArgumentError(
-                "graph: no node has parameters; a policy gradient has nothing to do"
+                "graph: its policy has no parameters; a policy gradient has nothing to do"
             )
         self._normalizers = self.graph.normalizers()
         self._options = optimizer
@@ -103,6 +105,8 @@ class PolicyGradient:
         )
         returns = (self._weights[: self._length] * trajectory.rewards).sum(0)  # (N,)
         loss = -returns.mean()
+        if not loss.isfinite():
+            raise DivergenceError("the return is not finite")
         if not loss.requires_grad:
             raise ArgumentError(
                 f"task: the reward of {self._task.name} is constant along a rollout: it has no "
@@ -110,9 +114,10 @@ class PolicyGradient:
             )
         self._optimizer.zero_grad()
         loss.backward()
-        norm = self._clipped_norm()
+        norm = self._gradient_norm()
         follow = norm <= self._stable_norm or self._length == self._shortest
         if follow:
+            self._clip()
             self._optimizer.step()
         self._done += 1
         self._adapt_horizon(norm)
@@ -146,15 +151,19 @@ class PolicyGradient:
         else:
             self._length = max(self._shortest, self._length - math.ceil(self._length / 5))
 
-    def _clipped_norm(self) -> float:
-        """Clip the gradient; return its norm before clipping."""
-        if self._clip_value is not None:
-            torch.nn.utils.clip_grad_value_(self._parameters, self._clip_value)
-        limit = float("inf") if self._clip_norm is None else self._clip_norm
-        norm = float(torch.nn.utils.clip_grad_norm_(self._parameters, limit))
-        if not math.isfinite(norm):
+    def _gradient_norm(self) -> float:
+        """Return the norm of the gradient, in double precision: single overflows at 1e19."""
+        squares = [p.grad.double().square().sum() for p in self._parameters if p.grad is not None]
+        norm = math.sqrt(float(torch.stack(squares).sum()))
+        if not math.isfinite(norm) and self._length == self._shortest:
             raise DivergenceError("the gradient of the return is not finite; shorten the horizon")
         return norm
+
+    def _clip(self) -> None:
+        if self._clip_value is not None:
+            torch.nn.utils.clip_grad_value_(self._parameters, self._clip_value)
+        if self._clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(self._parameters, self._clip_norm)
 
     def _update_normalizers(self, trajectory: Trajectory) -> None:
         for value, normalizers in self._normalizers.items():
@@ -166,7 +175,7 @@ class PolicyGradient:
         self, trajectory: Trajectory, returns: torch.Tensor, norm: float, follow: bool
     ) -> dict[str, float]:
         alive = trajectory.alive
-        actions = trajectory.actions.detach()
+        actions = trajectory.actions.detach()[alive]
         return {
             "env_steps": float(alive.sum()),
             "horizon": float(len(alive)),

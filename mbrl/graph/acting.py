@@ -107,7 +107,9 @@ class GraphPolicy(nn.Module):
 def _acting_part(spec: GraphSpec) -> tuple[list[str], list[NodeSpec], list[str]]:
     """Return the observed values, the nodes that lead from them to the action, and the carries."""
     producer = {value: s for s in spec.nodes for value in s.outputs.values()}
-    observed = [v for v, s in producer.items() if s.kind == _OBSERVE]
+    observed = [
+        v for v, s in producer.items() if s.kind == _OBSERVE and s.inputs["state"] == "state"
+    ]
     wanted, seen, carries, names = ["action"], set(), [], set()
     while wanted:
         value = wanted.pop()
@@ -119,7 +121,8 @@ def _acting_part(spec: GraphSpec) -> tuple[list[str], list[NodeSpec], list[str]]
             wanted += producer[value].inputs.values()
         elif value == "state":
             raise GraphError(
-                "graph: the action depends on the state itself, which no agent observes"
+                "graph: the action depends on the state itself, which no agent observes; "
+                "what it may depend on is the output of an 'observe' node of the state"
             )
         else:
             carries.append(value)

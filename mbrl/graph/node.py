@@ -41,7 +41,7 @@ class Place(NamedTuple):
     name: str
     task: Any  # a Task, or only its Sizes when a policy is rebuilt without its task
     widths: Mapping[str, int]  # of the node's input ports
-    generator: torch.Generator  # for initial weights
+    generator: torch.Generator | None  # for initial weights
 
 
 class Step(NamedTuple):
@@ -80,7 +80,8 @@ class Node(nn.Module):
 
     def __init__(self, place: Place):
         super().__init__()
-        self.place = place
+        # The generator was for initial weights; a node that is kept or copied has no use for it.
+        self.place = place._replace(generator=None)
 
     def width(self, port: str) -> int:
         """Return the width of an output port; override when it depends on inputs or options."""

@@ -55,6 +55,10 @@ class LinearizationSweep:
         spec = simulator.spec
         self._bytes_per_row = 8 * spec.ndx * (spec.ndx + spec.nu)
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """A copy serves graphs of its own: it starts without saved points."""
+        return LinearizationSweep, (self._simulator, self._method, self._eps, self._centered)
+
     def record(self, point: SavedPoint, state: Array, ctrl: Array) -> None:
         """Remember a call of the op, in order of time."""
         point.state, point.ctrl = state, ctrl

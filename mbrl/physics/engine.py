@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import os
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable
 
 import mujoco
 import numpy as np
@@ -61,20 +61,37 @@ def thread_count(threads: int | None) -> int:
     return threads
 
 
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
+class _Silence:
+    """MuJoCo's log settings, which are global: the first to enter saves them, the last restores."""
+
+    def __init__(self) -> None:
+        self._lock, self._depth, self._before = threading.Lock(), 0, None
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._depth == 0:
+                self._before = mujoco.MjLogConfig.get()
+                silent = mujoco.MjLogConfig.get()
+                silent.logto_console = silent.logto_file = False
+                mujoco.MjLogConfig.set(silent)
+            self._depth += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._depth -= 1
+            if self._depth == 0:
+                mujoco.MjLogConfig.set(self._before)
+
+
+_SILENCE = _Silence()
+
+
+def quiet() -> _Silence:
     """Keep MuJoCo from printing warnings and writing MUJOCO_LOG.TXT into the working directory.
 
     Nothing is lost: the counters of every simulation are read and raised as errors.
     """
-    before = mujoco.MjLogConfig.get()
-    silent = mujoco.MjLogConfig.get()
-    silent.logto_console = silent.logto_file = False
-    mujoco.MjLogConfig.set(silent)
-    try:
-        yield
-    finally:
-        mujoco.MjLogConfig.set(before)
+    return _SILENCE
 
 
 class SimulationPool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from mbrl.errors import ArgumentError, ModelError, suggestion
+from mbrl.errors import ArgumentError, ModelError, NotFiniteError, suggestion
 from mbrl.physics.engine import SimulationPool, private_copy, thread_count
 from mbrl.physics.linearization import Linearizer
 from mbrl.physics.state import StateSpec
@@ -57,6 +58,8 @@ class Simulator:
         self.frame_skip = frame_skip
         self.threads = thread_count(threads)
         self.dt = float(self.model.opt.timestep * frame_skip)
+        # The pools' buffers are shared by all calls: one Python thread at a time.
+        self._lock = threading.RLock()
         self._pools: dict[tuple[str, ...], SimulationPool] = {}
         self._linearizer = Linearizer(self.model, self.spec, frame_skip, self.threads)
 
@@ -75,7 +78,8 @@ class Simulator:
             DivergenceError: naming the rows whose simulation diverged.
         """
         state, ctrl = self._checked(state, ctrl)
-        return self._pool().advance(state, ctrl, self.frame_skip)
+        with self._lock:
+            return self._pool().advance(state, ctrl, self.frame_skip)
 
     def step_with_fields(
         self, state: Array, ctrl: Array, fields: Sequence[str]
@@ -94,9 +98,10 @@ class Simulator:
             Next states [B, nx], and a dict of arrays [B, ...].
         """
         state, ctrl = self._checked(state, ctrl)
-        pool = self._pool(fields)
-        following = pool.advance(state, ctrl, self.frame_skip)
-        return following, {name: pool.field(name, len(state)) for name in fields}
+        with self._lock:
+            pool = self._pool(fields)
+            following = pool.advance(state, ctrl, self.frame_skip)
+            return following, {name: pool.field(name, len(state)) for name in fields}
 
     def fields(
         self, state: Array, fields: Sequence[str], ctrl: Array | None = None
@@ -112,9 +117,10 @@ class Simulator:
         if ctrl is None:
             ctrl = np.zeros((len(state), self.spec.nu))
         state, ctrl = self._checked(state, ctrl)
-        pool = self._pool(fields)
-        pool.forward(state, ctrl)
-        return {name: pool.field(name, len(state)) for name in fields}
+        with self._lock:
+            pool = self._pool(fields)
+            pool.forward(state, ctrl)
+            return {name: pool.field(name, len(state)) for name in fields}
 
     def rollout(self, state: Array, ctrls: Array) -> Array:
         """Apply a sequence of controls.
@@ -133,13 +139,14 @@ class Simulator:
         state, _ = self._checked(state, ctrls[0] if len(ctrls) else np.zeros(ctrls.shape[1:]))
         states = np.empty((len(ctrls) + 1, *state.shape))
         states[0] = state
-        pool = self._pool()
-        for t, ctrl in enumerate(ctrls):
-            if t == 0:
-                states[1] = pool.advance(state, ctrl, self.frame_skip)
-            else:
-                self._finite(ctrl, "ctrls")
-                states[t + 1] = pool.advance_again(ctrl, self.frame_skip)
+        with self._lock:
+            pool = self._pool()
+            for t, ctrl in enumerate(ctrls):
+                if t == 0:
+                    states[1] = pool.advance(state, ctrl, self.frame_skip)
+                else:
+                    self._finite(ctrl, "ctrls")
+                    states[t + 1] = pool.advance_again(ctrl, self.frame_skip)
         return states
 
     def linearize(
@@ -172,11 +179,16 @@ class Simulator:
             DivergenceError: naming the rows whose simulation diverged.
         """
         state, ctrl = self._checked(state, ctrl)
-        return self._linearizer(state, ctrl, method=method, eps=eps, centered=centered)
+        with self._lock:
+            return self._linearizer(state, ctrl, method=method, eps=eps, centered=centered)
 
     def linearization_method(self, method: str = "auto") -> str:
         """Return what ``method`` stands for with this model; raises as :meth:`linearize` does."""
         return self._linearizer.resolve(method)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Copies and pickles are new simulators of the same model."""
+        return _rebuilt, (self.model, self.frame_skip, self.threads)
 
     def _pool(self, fields: Sequence[str] = ()) -> SimulationPool:
         key = tuple(sorted(set(fields)))
@@ -204,10 +216,14 @@ class Simulator:
     def _finite(self, value: Array, name: str) -> Array:
         if not np.isfinite(value).all():
             rows = np.flatnonzero(~np.isfinite(value).all(axis=-1))
-            raise ArgumentError(
-                f"{name} must be finite, got NaN or infinity in rows {rows[:8].tolist()}"
+            raise NotFiniteError(
+                f"{name} must be finite, got NaN or infinity in rows {rows[:8].tolist()}", rows
             )
         return value
+
+
+def _rebuilt(model: mujoco.MjModel, frame_skip: int, threads: int) -> Simulator:
+    return Simulator(model, frame_skip=frame_skip, threads=threads)
 
 
 def _loaded(model: mujoco.MjModel | str | os.PathLike[str]) -> mujoco.MjModel:

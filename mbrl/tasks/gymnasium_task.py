@@ -12,13 +12,22 @@ from gymnasium.envs.mujoco import MujocoEnv
 from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
 from torch import Tensor, nn
 
-from mbrl.errors import ArgumentError, TaskError, UnknownNameError, suggestion
+from mbrl.errors import (
+    ArgumentError,
+    DivergenceError,
+    TaskError,
+    UnknownNameError,
+    suggestion,
+)
 from mbrl.ops import MujocoDynamics
-from mbrl.physics import Simulator
-from mbrl.tasks.stock import STOCK, Semantics
+from mbrl.physics import Simulator, quiet
+from mbrl.tasks.stock import STOCK
 from mbrl.tasks.task import Task
 from mbrl.types import Transition
 
+_PROBES = 3
+# How far derived quantities that lag one physics step behind may carry a formula from the step.
+_LAG = 0.1
 _HARMLESS = (TimeLimit, OrderEnforcing, PassiveEnvChecker)
 
 
@@ -56,17 +65,15 @@ class GymnasiumTask(Task):
                 f"{spec.nu} controls; the action must be the control"
             )
         self.action_low, self.action_high = _action_bounds(env)
-        self._semantics = _semantics(env, self.simulator)
-        self._check_steps()
+        shape = env.observation_space.shape
+        if shape is None or len(shape) != 1:
+            raise TaskError(f"{name}: observations must be vectors, the space has shape {shape}")
+        (self.observation_size,) = shape
+        # Our copy of the model raises on divergence; the environment's shall not reset it away.
+        env.model.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_AUTORESET)
+        self._semantics = _OwnSemantics(env, self.simulator)
         with torch.no_grad():
-            probe = self.reset(1, torch.Generator().manual_seed(0))
-            self.observation_size = self.observe(probe).shape[-1]
-        expected = env.observation_space.shape
-        if expected != (self.observation_size,):
-            raise TaskError(
-                f"{name}: tensor_observation gives {self.observation_size} numbers, "
-                f"the observation space has shape {expected}"
-            )
+            self._check()
 
     def reset(self, batch: int, generator: torch.Generator) -> Tensor:
         """Reset the environment ``batch`` times, each with a seed drawn from ``generator``."""
@@ -105,6 +112,7 @@ class GymnasiumTask(Task):
 
         Raises:
             ArgumentError: on a wrong shape.
+            DivergenceError: naming the rows whose simulation diverged.
         """
         x = state.detach().to("cpu", torch.float64).numpy()
         u = action.detach().to("cpu", torch.float64).numpy()
@@ -116,10 +124,18 @@ class GymnasiumTask(Task):
         following = np.empty_like(x)
         observations = np.empty((len(x), self.observation_size))
         rewards, ended = np.empty(len(x)), np.empty(len(x), dtype=bool)
-        for row in range(len(x)):
-            self._set_state(x[row])
-            observations[row], rewards[row], ended[row], _, _ = self._env.step(u[row])
-            following[row] = self._current_state()
+        diverged = []
+        with quiet():
+            for row in range(len(x)):
+                self._set_state(x[row])
+                observations[row], rewards[row], ended[row], _, _ = self._env.step(u[row])
+                following[row] = self._current_state()
+                if any(warning.number for warning in self._env.data.warning):
+                    diverged.append(row)
+        if diverged:
+            raise DivergenceError(
+                f"{self.name}: the simulation diverged in rows {diverged[:8]}", diverged
+            )
         return Transition(*map(torch.from_numpy, (following, rewards, observations, ended)))
 
     def make_env(self, render_mode: str | None = None) -> Any:
@@ -157,58 +173,92 @@ class GymnasiumTask(Task):
         data = self._env.data
         return np.concatenate([data.qpos, data.qvel, data.act])
 
-    def _check_steps(self) -> None:
-        """Refuse an environment whose step is not ``frame_skip`` physics steps under the action."""
-        generator = torch.Generator().manual_seed(0)
-        state = self.reset(2, generator)
+    def _check(self) -> None:
+        """Hold physics and formulas against the environment's own step at a few states.
+
+        Raises:
+            TaskError: if they contradict it by more than the lag of derived quantities explains.
+        """
+        state = self.reset(_PROBES, torch.Generator().manual_seed(0))
         low, high = self.action_low.clamp(min=-1), self.action_high.clamp(max=1)
-        action = low + (high - low) * torch.rand(2, self.action_size, generator=generator)
-        expected = self.simulator.step(state.numpy(), action.numpy())
-        for row in range(2):
-            self._set_state(state[row].numpy())
-            self._env.step(action[row].numpy())
-            if not np.allclose(self._current_state(), expected[row], rtol=1e-5, atol=1e-7):
+        share = torch.rand(_PROBES, self.action_size, generator=torch.Generator().manual_seed(1))
+        action = low + (high - low) * share
+        real = self.step(state, action)
+        simulated = torch.from_numpy(self.simulator.step(state.numpy(), action.numpy()))
+        if not _close(simulated, real.next_state, 1e-5):
+            raise TaskError(
+                f"{self.name}: its step does something other than {self._env.frame_skip} "
+                "physics steps with the action as control"
+            )
+        if "observation" not in self._semantics.missing:
+            observed = self.observe(real.next_state)
+            if observed.shape != real.observation.shape:
                 raise TaskError(
-                    f"{self.name}: its step does something other than {self._env.frame_skip} "
-                    "physics steps with the action as control"
+                    f"{self.name}: tensor_observation gives {observed.shape[-1]} numbers, "
+                    f"the observation space has {self.observation_size}"
+                )
+            if not _close(observed, real.observation, _LAG):
+                raise TaskError(
+                    f"{self.name}: tensor_observation contradicts the observation of its step"
+                )
+        if "reward" not in self._semantics.missing:
+            reward = self.reward(state, action, real.next_state)
+            if reward.shape != real.reward.shape or not _close(reward, real.reward, _LAG):
+                raise TaskError(
+                    f"{self.name}: its torch reward gives {reward.tolist()} where its step gives "
+                    f"{real.reward.tolist()}; give it a tensor_reward that agrees"
                 )
 
 
 class _OwnSemantics:
-    """The environment's tensor methods, with stock formulas where it has none."""
+    """The environment's tensor methods, with stock formulas where it has none.
 
-    def __init__(self, env: Any, stock: Semantics | None):
-        fallback: Any = stock
-        self.observation = getattr(env, "tensor_observation", None) or fallback.observation
-        self.reward = getattr(env, "tensor_reward", None) or fallback.reward
-        self.terminated = getattr(env, "tensor_terminated", None) or (
-            fallback.terminated if stock is not None else _never
+    What has neither is ``missing``: it raises when it is asked for, so that an environment can
+    still be simulated and evaluated in.
+    """
+
+    def __init__(self, env: Any, simulator: Simulator):
+        stock: Any = None
+        base: Any
+        for base, formulas in STOCK.items():
+            if isinstance(env, base):
+                stock = formulas(env, simulator)
+                same_observation = type(env)._get_obs is base._get_obs
+                same_step = type(env).step is base.step
+        self._name = type(env).__name__
+        self.missing: list[str] = []
+        self.observation = self._choose(
+            env, "observation", "tensor_observation(state)", stock and same_observation and stock
         )
+        self.reward = self._choose(
+            env, "reward", "tensor_reward(state, action, next_state)", stock and same_step and stock
+        )
+        # An environment of one's own without tensor_terminated ends by its time limit alone.
+        ends = getattr(env, "tensor_terminated", None)
+        self.terminated = ends or (stock.terminated if stock else _never)
+
+    def _choose(self, env: Any, name: str, method: str, stock: Any) -> Any:
+        own = getattr(env, method.partition("(")[0], None)
+        if own is not None:
+            return own
+        if stock:
+            return getattr(stock, name)
+        self.missing.append(name)
+
+        def refuse(*_: Tensor) -> Tensor:
+            raise TaskError(
+                f"{self._name} has no torch formula of its {name}: give it the method {method}"
+            )
+
+        return refuse
 
 
 def _never(next_state: Tensor) -> Tensor:
     return torch.zeros(len(next_state), dtype=torch.bool)
 
 
-def _semantics(env: Any, simulator: Simulator) -> Semantics:
-    stock, same_observation, same_step = None, False, False
-    base: Any
-    for base, formulas in STOCK.items():
-        if isinstance(env, base):
-            stock = formulas(env, simulator)
-            same_observation = type(env)._get_obs is base._get_obs
-            same_step = type(env).step is base.step
-    missing = []
-    if not same_observation and not hasattr(env, "tensor_observation"):
-        missing.append("tensor_observation(state)")
-    if not same_step and not hasattr(env, "tensor_reward"):
-        missing.append("tensor_reward(state, action, next_state)")
-    if missing:
-        raise TaskError(
-            f"{type(env).__name__} has no torch formula of its own: "
-            f"give it the method {' and '.join(missing)}"
-        )
-    return _OwnSemantics(env, stock)
+def _close(ours: Tensor, theirs: Tensor, tolerance: float) -> bool:
+    return bool(((ours - theirs).abs() <= tolerance * (1 + theirs.abs())).all())
 
 
 def _unwrapped(wrapped: Any, name: str) -> Any:

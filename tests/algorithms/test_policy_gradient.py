@@ -13,6 +13,8 @@ import mbrl
 from mbrl.algorithms import PolicyGradient, Setting
 from mbrl.algorithms.optimizer import OptimizerOptions
 from mbrl.errors import ArgumentError, DivergenceError
+from mbrl.graph import Node
+from mbrl.registry import NODES
 
 
 class FloatingAnt(AntEnv):
@@ -179,12 +181,55 @@ def test_mistakes_are_named():
             make(**{key: value})
 
 
-def test_a_gradient_that_is_not_finite_stops_the_run():
+def test_weights_returns_and_gradients_that_are_not_finite_stop_the_run(monkeypatch):
     algorithm = make(horizon=3, batch=2)
     with torch.no_grad():
         next(iter(algorithm.graph.parameters())).fill_(float("nan"))
-    with pytest.raises((DivergenceError, ArgumentError)):
+    with pytest.raises(DivergenceError, match="ctrl must be finite"):
         algorithm.update()
+    algorithm = make(horizon=3, batch=2)
+    reward = algorithm._task.reward
+    monkeypatch.setattr(algorithm._task, "reward", lambda *x: reward(*x) * float("inf"))
+    with pytest.raises(DivergenceError, match="the return is not finite"):
+        algorithm.update()
+
+    def infinite_slope(*x):
+        return (x[2].sum(-1) * 0).sqrt()
+
+    algorithm = make(horizon=3, batch=2, clip_value=0.1)
+    monkeypatch.setattr(algorithm._task, "reward", infinite_slope)
+    with pytest.raises(DivergenceError, match="the gradient of the return is not finite"):
+        algorithm.update()
+    # With adaptive rollouts it is not followed: they shorten.
+    algorithm = make(horizon=8, horizon_start=2, batch=2)
+    algorithm._length = 8
+    monkeypatch.setattr(algorithm._task, "reward", infinite_slope)
+    assert algorithm.update()["followed"] == 0
+    assert algorithm._length == 6
+
+
+def test_only_the_policys_parameters_are_trained():
+    class Scaled(Node):
+        inputs = {"state": "nx", "action": "nu"}
+        outputs = {"next_state": "nx"}
+
+        def __init__(self, place):
+            super().__init__(place)
+            self.scale = torch.nn.Parameter(torch.tensor(0.9, dtype=torch.float64))
+
+        def forward(self, step, state, action):
+            return self.scale * state + action
+
+    mbrl.register_node("test_scaled")(Scaled)
+    try:
+        algorithm = make(graph={"nodes": {"dynamics": {"kind": "test_scaled"}}}, horizon=3, batch=2)
+    finally:
+        del NODES._entries["test_scaled"]
+    before = [p.detach().clone() for p in algorithm.graph.nodes["policy"].parameters()]
+    algorithm.update()
+    assert float(algorithm.graph.nodes["dynamics"].scale.detach()) == 0.9
+    after = list(algorithm.graph.nodes["policy"].parameters())
+    assert not all(map(torch.equal, before, after))
 
 
 def test_rollouts_lengthen_while_gradients_are_stable_and_exploded_ones_are_not_followed():

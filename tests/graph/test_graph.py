@@ -1,5 +1,7 @@
 """Unrolling against a loop written out by hand: carries, frozen rows, nodes of one's own."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -160,3 +162,34 @@ def test_bad_arguments_are_refused_by_name(pendulum):
         graph.unroll(state, 3, record=["observatoin"])
     with pytest.raises(ArgumentError, match=r"observation must have shape \[4\] or \[B, 4\]"):
         GraphPolicy.of(graph).act(np.zeros(3))
+
+
+def test_only_an_observation_of_the_state_counts_as_observed(pendulum):
+    section = {
+        "nodes": {
+            "again": {
+                "kind": "observe",
+                "inputs": ["next_state"],
+                "outputs": ["next_observation"],
+            },
+            "policy": {"inputs": ["before"]},
+        },
+        "carry": {"before": {"source": "next_observation", "width": "n_obs"}},
+    }
+    graph = mbrl.build_graph(section, pendulum)
+    with pytest.raises(mbrl.MbrlError, match="the action depends on the state itself"):
+        GraphPolicy.of(graph)
+
+
+def test_graphs_can_be_copied(pendulum):
+    graph = mbrl.build_graph(None, pendulum)
+    policy = copy.deepcopy(graph.nodes["policy"].policy)
+    assert policy is not graph.nodes["policy"].policy
+    dynamics = copy.deepcopy(graph.nodes["dynamics"].dynamics)
+    state = start(pendulum, 2).requires_grad_()
+    action = torch.zeros(2, 1, dtype=torch.float64)
+    ours, theirs = (
+        torch.autograd.grad(d(state, action).sum(), state)
+        for d in (dynamics, graph.nodes["dynamics"].dynamics)
+    )
+    assert torch.equal(ours[0], theirs[0])

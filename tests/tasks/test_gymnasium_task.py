@@ -4,10 +4,11 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from gymnasium.envs.mujoco.half_cheetah_v5 import HalfCheetahEnv
 from gymnasium.envs.mujoco.inverted_pendulum_v5 import InvertedPendulumEnv
 
 import mbrl
-from mbrl.errors import ArgumentError, TaskError, UnknownNameError
+from mbrl.errors import ArgumentError, DivergenceError, TaskError, UnknownNameError
 
 STOCK = ["InvertedPendulum-v5", "InvertedDoublePendulum-v5", "HalfCheetah-v5", "Swimmer-v5"]
 OWN = ["mbrl/SmoothInvertedPendulum-v0", "mbrl/SmoothInvertedDoublePendulum-v0"]
@@ -54,7 +55,9 @@ def test_step_is_the_environments_own_from_a_set_state(name):
         )
         lag = max(lag, abs(float(formula[0] - ours.reward[row])))
     assert lag <= REWARD_LAG.get(name, 1e-9)
-    assert bool((task.terminated(ours.next_state) == ours.terminated).all()) or name in REWARD_LAG
+    differs = task.terminated(ours.next_state) != ours.terminated
+    # Where the tip lags, only a state next to the threshold may differ.
+    assert float(differs.double().mean()) <= (0.03 if name in REWARD_LAG else 0.0)
 
 
 @pytest.mark.parametrize("name", STOCK + OWN)
@@ -118,6 +121,19 @@ class NoFormula(InvertedPendulumEnv):
         return observation, 2 * reward, terminated, truncated, info
 
 
+class Contradiction(HalfCheetahEnv):
+    """Overrides a piece of the stock step; the formula of the stock reward is wrong for it."""
+
+    def _get_rew(self, x_velocity, action):
+        reward, info = super()._get_rew(x_velocity, action)
+        return -5 * reward - 1, info
+
+
+class OtherObservation(OwnReward):
+    def tensor_observation(self, state):
+        return state + 7
+
+
 class OtherAction(OwnReward):
     def step(self, action):
         return super().step(0.5 * np.asarray(action))
@@ -155,8 +171,10 @@ def test_environments_that_cannot_serve_are_refused_by_name(registered):
         mbrl.make_task("CartPole-v1")
     with pytest.raises(TaskError, match=r"cannot be made:.*unexpected keyword argument 'wight'"):
         mbrl.make_task("HalfCheetah-v5", wight=1)
-    with pytest.raises(TaskError, match=r"NoFormula has no torch formula.*tensor_reward\(state"):
-        mbrl.make_task(registered(NoFormula))
+    with pytest.raises(TaskError, match=r"torch reward gives .* where its step gives"):
+        mbrl.make_task(registered(Contradiction))
+    with pytest.raises(TaskError, match="tensor_observation contradicts the observation"):
+        mbrl.make_task(registered(OtherObservation))
     with pytest.raises(TaskError, match="its step does something other than 2 physics steps"):
         mbrl.make_task(registered(OtherAction))
     wrapper = gymnasium.envs.registration.WrapperSpec(
@@ -174,3 +192,27 @@ def test_shapes_are_checked():
     task = mbrl.make_task("Swimmer-v5", threads=1)
     with pytest.raises(ArgumentError, match=r"shapes \[B, 10\] and \[B, 2\], got \[3, 10\]"):
         task.step(torch.zeros(3, 10), torch.zeros(2, 2))
+
+
+def test_an_environment_without_formulas_can_be_simulated_and_evaluated_in(registered):
+    task = mbrl.make_task(registered(NoFormula), threads=1)
+    state = task.reset(2, torch.Generator().manual_seed(0))
+    transition = task.step(state, torch.zeros(2, 1, dtype=torch.float64))
+    assert transition.reward.tolist() == [2.0, 2.0]
+    assert task.observe(state).equal(state)
+    with pytest.raises(TaskError, match=r"NoFormula has no torch formula of its reward: give it"):
+        task.reward(state, torch.zeros(2, 1), state)
+    ant = mbrl.make_task("Ant-v5", threads=1)
+    assert ant.observation_size == 105
+    with pytest.raises(TaskError, match=r"AntEnv has no torch formula of its observation"):
+        ant.observe(ant.reset(1, torch.Generator().manual_seed(0)))
+
+
+def test_a_diverged_row_is_named_and_never_reset():
+    task = mbrl.make_task("HalfCheetah-v5", threads=1)
+    state = task.reset(3, torch.Generator().manual_seed(0))
+    state[1, 9:] = 1e12
+    with pytest.raises(
+        DivergenceError, match=r"HalfCheetah-v5: the simulation diverged in rows \[1\]"
+    ):
+        task.step(state, torch.zeros(3, 6, dtype=torch.float64))
