@@ -31,8 +31,8 @@ def check_accuracy(case, method, centered, record):
     sim = Simulator(case.model, frame_skip=case.frame_skip, threads=2)
     linearization = sim.linearize(case.states, case.ctrls, method=method, centered=centered)
     median, worst = case.errors(linearization)
-    record("median", median)
-    record("worst", worst)
+    record("median", float(median))
+    record("worst", float(worst))
     assert 2 * case.trusted.sum() > len(case.trusted)
     assert median <= MEDIAN
     assert worst <= WORST[centered]
