@@ -4,44 +4,28 @@ import mujoco
 import numpy as np
 import pytest
 import torch
-from torch.func import grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
+from torch.func import grad, jacfwd, jacrev, jvp, vjp, vmap
 
-from mbrl.errors import ArgumentError, DivergenceError, ModelError, SecondDerivativeError
-from mbrl.ops import MujocoDynamics
-from mbrl.physics import Simulator
+from mbrl.errors import ArgumentError, DivergenceError, ModelError
+from mbrl.ops import dynamics, sweep
 from tests import models
 from tests.models import reference
+from tests.ops.common import (
+    DYNAMICS,
+    EXACT,
+    MODEL,
+    NDX,
+    NU,
+    NX,
+    SKIP,
+    dynamics_of,
+    following,
+    loss_of,
+    points,
+)
 
 # torch itself, when forward mode is first used.
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
-
-MODEL = models.own("mixed")  # ball, free, hinge, slide, two activations
-SKIP = 2
-NX, NDX, NU = 28, 26, 4
-EXACT = {"rtol": 0.0, "atol": 1e-12}
-
-
-def dynamics_of(model=MODEL, frame_skip=SKIP, **keywords):
-    keywords.setdefault("centered", True)
-    return MujocoDynamics(Simulator(model, frame_skip=frame_skip, threads=1), **keywords)
-
-
-DYNAMICS = dynamics_of()
-
-
-def points(*batch, seed=0):
-    n = int(np.prod(batch))
-    states, ctrls = reference.samples(MODEL, max(n, 1), seed=seed)
-    return (
-        torch.from_numpy(states[:n].reshape(*batch, NX)),
-        torch.from_numpy(ctrls[:n].reshape(*batch, NU)),
-    )
-
-
-def loss_of(following):
-    """A smooth function of all coordinates, with another gradient in each."""
-    weight = torch.linspace(-1.0, 2.0, NX, dtype=following.dtype)
-    return (weight * following + 0.1 * torch.sin(3.0 * following)).sum()
 
 
 def curve(x, u, dx, du, h):
@@ -72,8 +56,8 @@ def directions(seed=0):
 @pytest.mark.parametrize("method", ["step", "transition"])
 def test_gradients_along_integrate_pos(method):
     states, ctrls = points(3)
-    dynamics = dynamics_of(method=method)
-    gx, gu = grad(lambda x, u: loss_of(dynamics(x, u)), (0, 1))(states, ctrls)
+    op = dynamics_of(method=method)
+    gx, gu = grad(lambda x, u: loss_of(op(x, u)), (0, 1))(states, ctrls)
     for row in range(3):
         x, u = states[row].numpy(), ctrls[row].numpy()
         for dx, du in directions(row):
@@ -267,6 +251,16 @@ def test_grad_through_vmap_and_an_unroll():
     torch.testing.assert_close(grad(loss)(ctrls), u.grad, **EXACT)
 
 
+@pytest.mark.parametrize("transform", [jacrev, jacfwd], ids=lambda f: f.__name__)
+def test_transforms_need_no_grad_mode(transform):
+    z = torch.cat(points(2), dim=1)
+    with torch.no_grad():
+        found = vmap(transform(following))(z)
+        pulled = vjp(following, z)[1](torch.ones(2, NX).double())[0]
+    torch.testing.assert_close(found, explicit_jacobian(z[:, :NX], z[:, NX:]), **EXACT)
+    torch.testing.assert_close(pulled, found.sum(1), **EXACT)
+
+
 def test_batched_gradients_of_autograd():
     states, ctrls = points(2)
     u = ctrls.clone().requires_grad_()
@@ -283,86 +277,14 @@ def test_batched_gradients_of_autograd():
     torch.testing.assert_close(vectorised, looped, **EXACT)
 
 
-# --- second derivatives --------------------------------------------------------------------------
-
-
-def scalar(z):
-    return loss_of(DYNAMICS(z[..., :NX], z[..., NX:]))
-
-
-def following(z):
-    return DYNAMICS(z[..., :NX], z[..., NX:])
-
-
-def twice(z):
-    """Loss after two steps: its second derivative would go through the saved Jacobians too."""
-    return loss_of(DYNAMICS(DYNAMICS(z[..., :NX], z[..., NX:]), z[..., NX:]))
-
-
-SECOND = {
-    "hessian": hessian,
-    "jacrev(jacrev)": lambda f: jacrev(jacrev(f)),
-    "jacfwd(jacrev)": lambda f: jacfwd(jacrev(f)),
-    "jacrev(jacfwd)": lambda f: jacrev(jacfwd(f)),
-    "jacfwd(jacfwd)": lambda f: jacfwd(jacfwd(f)),
-    "grad(grad)": lambda f: grad(lambda z: grad(lambda w: f(w).sum())(z).sum()),
-    "jvp of grad": lambda f: lambda z: jvp(grad(lambda w: f(w).sum()), (z,), (torch.ones_like(z),)),
-    "grad of jvp": lambda f: grad(lambda z: jvp(f, (z,), (torch.ones_like(z),))[1].sum()),
-    "jvp of jvp": lambda f: (
-        lambda z: jvp(lambda w: jvp(f, (w,), (torch.ones_like(w),))[1], (z,), (torch.ones_like(z),))
-    ),
-}
-
-
-@pytest.mark.parametrize("function", [scalar, following, twice], ids=lambda f: f.__name__)
-@pytest.mark.parametrize("mapped", [False, True], ids=["one", "vmap"])
-@pytest.mark.parametrize("second", SECOND)
-def test_second_derivatives_raise(second, mapped, function):
-    z = torch.cat(points(2), dim=1)
-    call = SECOND[second](function)
-    with pytest.raises(SecondDerivativeError, match="has first derivatives only"):
-        vmap(call)(z) if mapped else call(z[0])
-
-
-@pytest.mark.parametrize("vectorize", [False, True])
-def test_functional_hessian_raises(vectorize):
-    z = torch.cat(points(1), dim=1)[0]
-    with pytest.raises(SecondDerivativeError):
-        torch.autograd.functional.hessian(scalar, z, vectorize=vectorize)
-
-
-@pytest.mark.parametrize("argument", [0, 1], ids=["state", "action"])
-def test_differentiating_a_recorded_gradient_raises(argument):
-    leaves = [value.clone().requires_grad_() for value in points(2)]
-    loss = loss_of(DYNAMICS(*leaves))
-    (first,) = torch.autograd.grad(loss, leaves[argument], create_graph=True)
-    with pytest.raises(SecondDerivativeError):
-        (first**2).sum().backward()
-
-
-def test_a_gradient_penalty_raises_instead_of_vanishing():
-    u = points(2)[1].requires_grad_()
-    (first,) = torch.autograd.grad(loss_of(DYNAMICS(points(2)[0], u)), u, create_graph=True)
-    with pytest.raises(SecondDerivativeError):
-        torch.autograd.grad(first.norm(), u)
-
-
-def test_dual_numbers_over_a_recorded_gradient_raise():
-    states, ctrls = points(2)
-    with torch.autograd.forward_ad.dual_level():
-        u = torch.autograd.forward_ad.make_dual(
-            ctrls.clone().requires_grad_(), torch.ones_like(ctrls)
-        )
-        with pytest.raises(SecondDerivativeError):
-            torch.autograd.grad(loss_of(DYNAMICS(states, u)), u)
-
-
-def test_a_recorded_gradient_that_nobody_differentiates_is_the_gradient():
-    states, ctrls = points(2)
-    u = ctrls.clone().requires_grad_()
-    (found,) = torch.autograd.grad(loss_of(DYNAMICS(states, u)), u, create_graph=True)
-    (expected,) = torch.autograd.grad(loss_of(DYNAMICS(states, u)), u)
-    torch.testing.assert_close(found.detach(), expected, rtol=0.0, atol=0.0)
+def test_a_point_that_does_not_match_is_linearised_by_itself():
+    (states, ctrls), (others, other_ctrls) = points(2), points(2, seed=1)
+    point = sweep.SavedPoint()
+    DYNAMICS._rule.sweep.record(point, others.numpy(), other_ctrls.numpy())
+    a, b = dynamics._Linearize.apply(states, ctrls, DYNAMICS._rule, point)
+    expected = DYNAMICS.simulator.linearize(states.numpy(), ctrls.numpy(), centered=True)
+    np.testing.assert_array_equal(a, expected.A)
+    np.testing.assert_array_equal(b, expected.B)
 
 
 # --- arguments -----------------------------------------------------------------------------------
@@ -440,11 +362,11 @@ def test_changing_the_output_in_place_is_noticed():
 
 def test_a_model_without_actuators():
     xml = models.BALL[: models.BALL.index("<actuator>")] + "</mujoco>"
-    dynamics = dynamics_of(mujoco.MjModel.from_xml_string(xml))
-    states = torch.from_numpy(reference.samples(dynamics.simulator.model, 3)[0]).requires_grad_()
-    dynamics(states, torch.zeros(3, 0)).sum().backward()
+    op = dynamics_of(mujoco.MjModel.from_xml_string(xml))
+    states = torch.from_numpy(reference.samples(op.simulator.model, 3)[0]).requires_grad_()
+    op(states, torch.zeros(3, 0)).sum().backward()
     assert states.grad.abs().sum() > 1.0
-    assert dynamics(states[0], torch.zeros(0)).shape == (9,)
+    assert op(states[0], torch.zeros(0)).shape == (9,)
 
 
 @pytest.mark.parametrize(

@@ -79,6 +79,20 @@ def test_one_call_serves_a_whole_unroll():
     assert counter.rows == [STEPS * BATCH]
 
 
+def test_every_option_reaches_the_simulator():
+    simulator, asked = Simulator(MODEL, threads=1), []
+    linearize = simulator.linearize
+
+    def spy(state, ctrl, **keywords):
+        asked.append(keywords)
+        return linearize(state, ctrl, **keywords)
+
+    simulator.linearize = spy
+    options = {"method": "transition", "eps": 1e-7, "centered": True}
+    gradients(MujocoDynamics(simulator, **options))
+    assert asked == [options]
+
+
 @pytest.mark.parametrize("steps", [0, 1, 2, 4, 100])
 def test_gradients_do_not_depend_on_the_size_of_a_chunk(steps, monkeypatch):
     expected = gradients(MujocoDynamics(Simulator(MODEL, threads=2)))
