@@ -83,11 +83,8 @@ def load(path: Path) -> dict[str, Any]:
 def _finish(path: Path) -> None:
     """Roll a save that a crash cut short forward, so that the next one starts from a whole."""
     new, new_digest, digest = _beside(path, ".tmp"), _beside(path, ".sha256.tmp"), _digest(path)
-    if not path.exists():
-        if _matches(_previous(path), digest):
-            os.replace(digest, _digest(_previous(path)))
-        if _matches(new, new_digest):
-            os.replace(new, path)
+    if not path.exists() and _matches(new, new_digest):
+        os.replace(new, path)
     if _matches(path, new_digest):
         os.replace(new_digest, digest)
 

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import importlib
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -217,9 +218,13 @@ def from_mapping(content: Mapping[str, Any], name: str | None = None) -> Config:
 def import_packages(names: Sequence[str]) -> None:
     """Import the packages that register a user's environments, nodes and algorithms.
 
+    Packages in the working directory are found too, as ``python -m`` would find them.
+
     Raises:
         ConfigError: naming the package that cannot be imported.
     """
+    if names and os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
     for name in names:
         try:
             importlib.import_module(name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
+import math
 import platform
 import signal
 import time
@@ -34,7 +35,10 @@ from mbrl.tasks import Evaluation, Task, evaluate, make_task
 from mbrl.types import Array
 
 _EVALUATION_SEED = 10_000
+# What may be changed when a run is continued: what its past updates did not depend on.
+RESUMABLE = ("algorithm.updates", "evaluation", "checkpoint", "threads", "imports")
 _VERSIONED = ("torch", "mujoco", "gymnasium", "numpy", "mbrl-mujoco")
+_NOTHING = (float("-inf"), float("-inf"))  # a score below every other
 # What loading the state of something else raises.
 _UNFIT = (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
 
@@ -61,13 +65,13 @@ class Interrupted(MbrlError):
         self.signum, self.run_dir = signum, run_dir
 
 
-def run(config: Config, *, resume: str | Path | None = None) -> Result:
+def run(config: Config | Mapping[str, Any], *, resume: str | Path | None = None) -> Result:
     """Train, evaluate in the real environment, and leave a run folder behind.
 
     Args:
-        config: what to run.
+        config: what to run: a loaded configuration, or a mapping with the same keys.
         resume: the folder of a run to continue from its newest checkpoint, bit for bit as if it
-            had never stopped.
+            had never stopped; only the keys in ``RESUMABLE`` may differ from that run's.
 
     Returns:
         The summary (summary.json) and the folder.
@@ -77,7 +81,9 @@ def run(config: Config, *, resume: str | Path | None = None) -> Result:
         Interrupted: after SIGINT or SIGTERM, with a checkpoint written. A second signal raises
             KeyboardInterrupt at once.
     """
-    stop = _Stop()
+    if not isinstance(config, Config):
+        config = from_mapping(config)
+    stop, threads = _Stop(), torch.get_num_threads()
     with _signals(stop):
         run_ = _Run(config, resume, stop)
         try:
@@ -86,6 +92,8 @@ def run(config: Config, *, resume: str | Path | None = None) -> Result:
             with contextlib.suppress(OSError):  # a full disk, perhaps: the error itself says more
                 run_.folder.log(f"{type(error).__name__}: {error}")
             raise
+        finally:
+            torch.set_num_threads(threads)
 
 
 def resumed_config(run_dir: str | Path) -> Config:
@@ -150,7 +158,9 @@ def _evaluation_task(config: Config) -> Task | None:
     """Return what is evaluated in, if it is not the task itself."""
     if config.eval_task is None and not config.eval_task_args:
         return None
-    return _made("eval_task", config.eval_task or config.task, config.eval_task_args)
+    if config.eval_task is None:  # the task itself, but for these arguments
+        return _made("eval_task_args", config.task, {**config.task_args, **config.eval_task_args})
+    return _made("eval_task", config.eval_task, config.eval_task_args)
 
 
 def _made(key: str, name: str, arguments: Mapping[str, Any]) -> Task:
@@ -162,12 +172,29 @@ def _made(key: str, name: str, arguments: Mapping[str, Any]) -> Task:
 
 def _evaluation_seed(config: Config) -> int:
     given = config.evaluation.seed
-    return _EVALUATION_SEED + config.seed if given is None else given
+    # Far apart: episode i uses the seed plus i, and runs of other seeds other episodes.
+    return _EVALUATION_SEED * (1 + config.seed) if given is None else given
 
 
 def _unfit(run_dir: str | Path, error: Exception) -> CheckpointError:
     reason = " ".join(str(error).split())
     return CheckpointError(f"{run_dir}: the checkpoint does not fit the configuration: {reason}")
+
+
+def _check_resumable(before: Mapping[str, Any], now: Mapping[str, Any], where: str = "") -> None:
+    """Refuse changes that would make a run's configuration lie about its past."""
+    for key in {**before, **now}:
+        path = f"{where}{key}"
+        old, new = before.get(key), now.get(key)
+        if old == new or path in RESUMABLE:
+            continue
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            _check_resumable(old, new, f"{path}.")
+            continue
+        raise ConfigError(
+            f"--resume: {path} was {old!r} and cannot become {new!r}; what may change: "
+            f"{', '.join(RESUMABLE)}"
+        )
 
 
 class _StoredSizes:
@@ -211,7 +238,8 @@ class _Run:
         self._algorithm: Algorithm = ALGORITHMS.get(self._kind)(
             Setting(self._task, config.graph, self._generator), **options
         )
-        self._update, self._env_steps, self._wall, self._best = 0, 0, 0.0, float("-inf")
+        self._update, self._env_steps, self._wall = 0, 0, 0.0
+        self._best = _NOTHING
         self._saved = -1  # the update of latest.pt
         if resume is None:
             self.folder = RunFolder.create(
@@ -220,6 +248,7 @@ class _Run:
             self.folder.write_config(config.as_dict())
         else:
             self.folder = RunFolder.open(resume)
+            _check_resumable(self.folder.read_config(), config.as_dict())
             self._restore(checkpoint.load(self.folder.latest))
             if self.folder.read_config() != config.as_dict():
                 self.folder.write_config(config.as_dict())
@@ -276,13 +305,15 @@ class _Run:
     def _look_back(self, measured: dict[str, float]) -> None:
         """After an update: evaluate if it is time, keep the best, write a checkpoint."""
         every = self.config.evaluation.every
+        score = _NOTHING
         if every == 0:
-            score = measured.get("return_mean", float("-inf"))
+            # Returns over rollouts of different lengths do not compare: longer ones rank first.
+            value = measured.get("return_mean", float("nan"))
+            if math.isfinite(value):
+                score = measured.get("horizon", 0.0), value
         elif self._update % every == 0:
-            score = float(self._evaluate().returns.mean())
-            self.folder.log(f"update {self._update}: evaluation return {score}")
-        else:
-            score = float("-inf")
+            score = float("inf"), float(self._evaluate().returns.mean())
+            self.folder.log(f"update {self._update}: evaluation return {score[1]}")
         # The best first: latest.pt must not know of a best.pt that a crash kept from being written.
         if score > self._best:
             self._best = score
@@ -301,7 +332,7 @@ class _Run:
             "update": self._update,
             "env_steps": self._env_steps,
             "wall_s": self._wall,
-            "best": self._best,
+            "best": list(self._best),
             "algorithm": self._algorithm.state_dict(),
             "sizes": {
                 "state_size": task.state_size,
@@ -315,7 +346,9 @@ class _Run:
         try:
             self._algorithm.load_state_dict(content["algorithm"])
             self._update, self._env_steps = int(content["update"]), int(content["env_steps"])
-            self._wall, self._best = float(content["wall_s"]), float(content["best"])
+            self._wall = float(content["wall_s"])
+            rank, score = map(float, content["best"])
+            self._best = rank, score
         except _UNFIT as error:
             raise _unfit(self.folder.path, error) from error
         self._saved = self._update
@@ -335,7 +368,7 @@ class _Run:
         return task
 
     def _final_evaluation(self) -> Evaluation:
-        if self._best == float("-inf"):  # nothing was measured: the best known is the latest
+        if self._best == _NOTHING:  # nothing was measured: the best known is the latest
             checkpoint.save(self.folder.best, self._content())
         if self.config.evaluation.policy == "best":
             self._algorithm.load_state_dict(checkpoint.load(self.folder.best)["algorithm"])

@@ -6,12 +6,13 @@ import re
 from pathlib import Path
 
 import gymnasium
+import numpy as np
 import pytest
+import torch
 import yaml
 
 import mbrl
 from mbrl.cli import main
-from mbrl.config import from_mapping
 from mbrl.registry import NODES
 
 ROOT = Path(__file__).parent.parent
@@ -49,18 +50,15 @@ def test_examples_print_what_the_readme_says(snippet):
     assert printed.getvalue() == following(snippet)
 
 
-def test_the_environment_and_its_configuration_train(tmp_path):
+def test_the_environment_and_its_configuration_train(tmp_path, monkeypatch):
     (snippet,) = [t for t in blocks("python") if "gymnasium.register" in t]
+    monkeypatch.chdir(tmp_path)
     names = {"__name__": "readme"}
     exec(compile(snippet, "README.md", "exec"), names)
-    config = names["config"] | {"output_dir": str(tmp_path), "evaluation": {"episodes": 2}}
-    untrained = mbrl.run(from_mapping(deep(config, updates=1)))
-    trained = mbrl.run(from_mapping(config))
-    assert trained.summary["eval_return_mean"] > untrained.summary["eval_return_mean"] + 1.0
-
-
-def deep(config, **algorithm):
-    return config | {"algorithm": config["algorithm"] | algorithm}
+    config, trained = names["config"], names["result"].summary["eval_return_mean"]
+    short = config | {"algorithm": config["algorithm"] | {"updates": 1}}
+    assert trained > mbrl.run(short).summary["eval_return_mean"] + 1.0
+    assert names["policy"].act(np.zeros(6)).shape == (2,)
 
 
 def test_the_graphs_build_and_unroll():
@@ -71,16 +69,14 @@ def test_the_graphs_build_and_unroll():
     assert len(sections) == 2
     for section in sections:
         graph = mbrl.build_graph(section, task)
-        trajectory = graph.unroll(task.reset(2, mbrl_generator()), 3, generator=mbrl_generator())
+        trajectory = graph.unroll(task.reset(2, seeded()), 3, generator=seeded())
         assert trajectory.rewards.requires_grad
-    wanted = graph.unroll(task.reset(2, mbrl_generator()), 2, record=["wanted"]).values["wanted"]
-    actions = graph.unroll(task.reset(2, mbrl_generator()), 2).actions
+    wanted = graph.unroll(task.reset(2, seeded()), 2, record=["wanted"]).values["wanted"]
+    actions = graph.unroll(task.reset(2, seeded()), 2).actions
     assert actions[0].equal(0.3 * wanted[0])
 
 
-def mbrl_generator():
-    import torch
-
+def seeded():
     return torch.Generator().manual_seed(0)
 
 

@@ -6,11 +6,12 @@ import signal
 import threading
 
 import pytest
+import torch
 
 from mbrl import checkpoint, runner
 from mbrl.algorithms import PolicyGradient
 from mbrl.config import from_mapping
-from mbrl.errors import CheckpointError, DivergenceError
+from mbrl.errors import CheckpointError, ConfigError, DivergenceError
 from mbrl.registry import ALGORITHMS
 from mbrl.runner import Interrupted, load_policy, resumed_config, run
 from tests.tiny import TINY, rows, same_runs, stored, summary, timeless, tiny_config
@@ -55,12 +56,9 @@ def crash(algorithm):
 
 
 def diverge(algorithm):
-    """Diverge as late as an update can: after everything random was drawn."""
-
-    def fail():
-        raise DivergenceError("too wild")
-
-    algorithm._clipped_norm = fail
+    """Diverge after random numbers were drawn."""
+    torch.rand(3, generator=algorithm._generator)
+    raise DivergenceError("too wild")
 
 
 def newest(folder):
@@ -256,13 +254,29 @@ def test_resuming_after_damage_continues_from_the_previous_checkpoint(config):
     assert same_runs(path, reference)
 
 
-def test_a_checkpoint_of_another_configuration_is_refused(config):
+def changed(content, key, value):
+    """A copy of nested mappings with the entry at a dotted key replaced."""
+    first, _, rest = key.partition(".")
+    return {**content, first: changed(content[first], rest, value) if rest else value}
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("graph.nodes.policy.hidden", [3]),
+        ("algorithm.horizon", 2),
+        ("algorithm.optimizer.kind", "sgd"),
+        ("algorithm.optimizer.weight_decay", 0.5),
+        ("seed", 7),
+    ],
+)
+def test_what_the_past_depended_on_cannot_change(config, key, value):
     path = run(config()).run_dir
-    other = {"nodes": {"policy": {"kind": "gaussian_mlp", "hidden": [3], "normalize": True}}}
-    changed = from_mapping({**resumed_config(path).as_dict(), "graph": other})
-    with pytest.raises(CheckpointError, match="does not fit the configuration"):
-        run(changed, resume=path)
-    assert resumed_config(path) != changed
+    before = resumed_config(path)
+    other = from_mapping(changed(before.as_dict(), key, value))
+    with pytest.raises(ConfigError, match=rf"^--resume: {key} was .* what may change: "):
+        run(other, resume=path)
+    assert resumed_config(path) == before
 
 
 def test_a_checkpoint_of_something_else_is_refused(config):
@@ -278,7 +292,7 @@ def test_a_checkpoint_of_something_else_is_refused(config):
 # Divergence
 
 
-@pytest.mark.parametrize("update", [1, 3])
+@pytest.mark.parametrize("update", [1, 3, 4])  # update 2 is a checkpoint, update 3 is none
 def test_after_a_divergence_everything_before_it_is_saved(config, at_update, update):
     reference = run(config()).run_dir
     at_update[update] = diverge

@@ -18,8 +18,6 @@ from torch import Tensor
 
 from mbrl.resources import resource_path
 
-_POLE = 0.6  # metres
-
 
 class SmoothInvertedPendulumEnv(InvertedPendulumEnv):
     r"""Pole on a cart, its tip at (x, y).
@@ -34,7 +32,8 @@ class SmoothInvertedPendulumEnv(InvertedPendulumEnv):
     def tensor_reward(self, state: Tensor, action: Tensor, next_state: Tensor) -> Tensor:
         """[B, 4], [B, 1], [B, 4] -> [B]."""
         cart, angle, _, spin = next_state.unbind(-1)
-        x, y = cart + _POLE * angle.sin(), _POLE * angle.cos()
+        length = float(self.model.site("tip").pos[2])
+        x, y = cart + length * angle.sin(), length * angle.cos()
         return -(0.01 * x**2 + (y - 1) ** 2) - 1e-3 * spin**2
 
     def tensor_terminated(self, next_state: Tensor) -> Tensor:
@@ -62,8 +61,9 @@ class SmoothInvertedDoublePendulumEnv(InvertedDoublePendulumEnv):
         """[B, 6], [B, 1], [B, 6] -> [B]."""
         cart, first, bend, _, w1, w2 = next_state.unbind(-1)
         second = first + bend
-        x = cart + _POLE * (first.sin() + second.sin())
-        y = _POLE * (first.cos() + second.cos())
+        lower, upper = float(self.model.body_pos[-1, 2]), float(self.model.site("tip").pos[2])
+        x = cart + lower * first.sin() + upper * second.sin()
+        y = lower * first.cos() + upper * second.cos()
         return 10.0 - (0.01 * x**2 + (y - 2) ** 2) - 1e-3 * w1**2 - 5e-3 * w2**2
 
     def tensor_terminated(self, next_state: Tensor) -> Tensor:

@@ -144,7 +144,7 @@ def test_a_linear_system_is_exact(integrator, method, frame_skip, centered, reco
     found = np.concatenate(sim.linearize(states, ctrls, method=method, centered=centered), axis=2)
     expected = np.broadcast_to(np.hstack([expected_a, expected_b]), found.shape)
     worst = reference.relative_error(found, expected).max()
-    record_property("worst", worst)
+    record_property("worst", float(worst))
     assert worst <= CLOSED_FORM
 
 
