@@ -125,13 +125,18 @@ def linear_system(integrator):
 
 @pytest.mark.parametrize("centered", [False, True], ids=["forward", "centred"])
 @pytest.mark.parametrize("frame_skip", [1, 5])
-@pytest.mark.parametrize("method", ["step", "transition", "auto"])
-@pytest.mark.parametrize("integrator", models.INTEGRATORS)
+@pytest.mark.parametrize(
+    ("integrator", "method"),
+    [
+        (integrator, method)
+        for integrator in models.INTEGRATORS
+        for method in ("step", "transition", "auto")
+        if (integrator, method) != ("RK4", "transition")  # refused
+    ],
+)
 def test_a_linear_system_is_exact(integrator, method, frame_skip, centered, record_property):
     model = mujoco.MjModel.from_xml_string(models.LINEAR)
     model.opt.integrator = models.INTEGRATORS[integrator]
-    if method == "transition" and integrator == "RK4":
-        pytest.skip("refused")
     a, b = linear_system(integrator)
     expected_a, expected_b = np.eye(4), np.zeros((4, 2))
     for _ in range(frame_skip):
