@@ -27,12 +27,10 @@ def case_of(name, integrator, frame_skip, n):
     return reference.Case(model, n, frame_skip=frame_skip)
 
 
-def check_accuracy(case, method, centered, record):
+def check_accuracy(case, method, centered):
     sim = Simulator(case.model, frame_skip=case.frame_skip, threads=2)
     linearization = sim.linearize(case.states, case.ctrls, method=method, centered=centered)
     median, worst = case.errors(linearization)
-    record("median", float(median))
-    record("worst", float(worst))
     assert 2 * case.trusted.sum() > len(case.trusted)
     assert median <= MEDIAN
     assert worst <= WORST[centered]
@@ -65,7 +63,7 @@ def matrix(cases):
 
 
 @matrix([*own_cases(4), *stock_cases(3)])
-def test_accuracy(name, integrator, frame_skip, n, method, centered, record_property):
+def test_accuracy(name, integrator, frame_skip, n, method, centered):
     model = models.stock(name) if name in models.STOCK else models.own(name, integrator)
     if method == "transition" and (
         name in REFUSED or model.opt.integrator == int(models.INTEGRATORS["RK4"])
@@ -77,7 +75,7 @@ def test_accuracy(name, integrator, frame_skip, n, method, centered, record_prop
             Simulator(model, threads=1).linearization_method(method)
         return
     case = case_of(name, integrator, frame_skip, n)
-    check_accuracy(case, method, centered, record_property)
+    check_accuracy(case, method, centered)
 
 
 @pytest.mark.slow
@@ -87,18 +85,16 @@ def test_accuracy(name, integrator, frame_skip, n, method, centered, record_prop
         *(pytest.param(name, "Euler", skip, 12) for name in models.STOCK for skip in (1, 5)),
     ]
 )
-def test_accuracy_at_more_states(
-    name, integrator, frame_skip, n, method, centered, record_property
-):
-    check_accuracy(case_of(name, integrator, frame_skip, n), method, centered, record_property)
+def test_accuracy_at_more_states(name, integrator, frame_skip, n, method, centered):
+    check_accuracy(case_of(name, integrator, frame_skip, n), method, centered)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("centered", [False, True])
 @pytest.mark.parametrize("frame_skip", [1, 5])
 @pytest.mark.parametrize("name", models.STOCK)
-def test_accuracy_of_stock_models_at_more_states(name, frame_skip, centered, record_property):
-    check_accuracy(case_of(name, None, frame_skip, 12), "step", centered, record_property)
+def test_accuracy_of_stock_models_at_more_states(name, frame_skip, centered):
+    check_accuracy(case_of(name, None, frame_skip, 12), "step", centered)
 
 
 def linear_system(integrator):
@@ -134,7 +130,7 @@ def linear_system(integrator):
         if (integrator, method) != ("RK4", "transition")  # refused
     ],
 )
-def test_a_linear_system_is_exact(integrator, method, frame_skip, centered, record_property):
+def test_a_linear_system_is_exact(integrator, method, frame_skip, centered):
     model = mujoco.MjModel.from_xml_string(models.LINEAR)
     model.opt.integrator = models.INTEGRATORS[integrator]
     a, b = linear_system(integrator)
@@ -149,7 +145,6 @@ def test_a_linear_system_is_exact(integrator, method, frame_skip, centered, reco
     found = np.concatenate(sim.linearize(states, ctrls, method=method, centered=centered), axis=2)
     expected = np.broadcast_to(np.hstack([expected_a, expected_b]), found.shape)
     worst = reference.relative_error(found, expected).max()
-    record_property("worst", float(worst))
     assert worst <= CLOSED_FORM
 
 
