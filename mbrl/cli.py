@@ -122,10 +122,10 @@ def _refuse_idle(options: argparse.Namespace) -> None:
 def _train(options: argparse.Namespace) -> int:
     if options.resume is not None:
         if options.config_file is not None:
+            # On standard output: there may be one line of errors on the other, and nothing else.
             print(
                 f"note: --resume continues with {options.resume}/config.yaml; "
-                f"{options.config_file} is not read",
-                file=sys.stderr,
+                f"{options.config_file} is not read"
             )
         return _report(run(_of_run(options.resume, options), resume=options.resume))
     return _composed(options, lambda config: _report(run(config)))

@@ -248,7 +248,8 @@ class _Run:
             self.folder.write_config(config.as_dict())
         else:
             self.folder = RunFolder.open(resume)
-            _check_resumable(self.folder.read_config(), config.as_dict())
+            # Completed: an option that came with a later version had its default value before.
+            _check_resumable(resumed_config(resume).as_dict(), config.as_dict())
             self._restore(checkpoint.load(self.folder.latest))
             if self.folder.read_config() != config.as_dict():
                 self.folder.write_config(config.as_dict())

@@ -4,11 +4,8 @@ import errno
 import itertools
 import math
 import os
-import random
 import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -22,9 +19,9 @@ from mbrl.registry import ALGORITHMS
 from tests.tiny import (
     TINY,
     command,
-    one_error_line,
     refused,
     rows,
+    runs,
     same_runs,
     stored,
     summary,
@@ -32,8 +29,6 @@ from tests.tiny import (
     train,
     write_tiny,
 )
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(autouse=True)
@@ -66,11 +61,6 @@ def raises(error):
         raise error
 
     return function
-
-
-def runs(tmp_path, name="tiny"):
-    folder = tmp_path / "outputs" / name
-    return sorted(folder.iterdir()) if folder.exists() else []
 
 
 # Training
@@ -206,6 +196,17 @@ def test_resuming_with_overrides(capsys, file):
     assert timeless(path) == timeless(longer)
 
 
+def test_resuming_says_that_the_file_is_not_read(capsys, file, tmp_path):
+    path = train(capsys, file)
+    done = command(capsys, "--config-file", file, "--resume", path)
+    assert done.code == 0
+    note, last = done.out.splitlines()
+    assert note == f"note: --resume continues with {path}/config.yaml; {file} is not read"
+    assert done.run_dir == path
+    assert last.startswith("eval_return_mean=")
+    refused(command(capsys, "--config-file", file, "--resume", tmp_path), "no config.yaml")
+
+
 def test_a_divergence_is_exit_code_3_and_keeps_what_there_was(capsys, file, before_update):
     reference = train(capsys, file)
     before_update[0, 3] = raises(DivergenceError("physics\nleft the finite world"))
@@ -261,6 +262,15 @@ def test_mode_eval_wants_runs(capsys, tmp_path):
 
 
 # Packages
+
+
+def test_packages_beside_the_caller_are_found(capsys, tmp_path, monkeypatch):
+    (tmp_path / "toy_beside.py").write_text("")
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.chdir(tmp_path)
+    done = command(capsys, "--import", "toy_beside")
+    refused(done, "--config-file is missing")
+    del sys.modules["toy_beside"]
 
 
 def test_packages_are_recorded_and_asked_for_by_name(capsys, file, tmp_path, monkeypatch):
@@ -360,73 +370,3 @@ def test_bugs_are_not_dressed_up(capsys, file, before_update):
     before_update[0, 2] = raises(ZeroDivisionError("a bug"))
     with pytest.raises(ZeroDivisionError, match="a bug"):
         command(capsys, "--config-file", file)
-
-
-# Real processes
-
-
-def process(*arguments, cwd):
-    return subprocess.Popen(
-        [sys.executable, ROOT / "main.py", *map(str, arguments)],
-        cwd=cwd,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def wait_for_rows(path, n, child):
-    """Wait until metrics.csv has n rows."""
-    until = time.monotonic() + 60
-    while child.poll() is None and time.monotonic() < until:
-        found = runs(path)
-        if found and (found[0] / "metrics.csv").exists() and len(rows(found[0])) >= n:
-            return found[0]
-        time.sleep(0.01)
-    pytest.fail(f"the process ended or stalled: {child.poll()} {child.communicate()}")
-
-
-LONG = {"algorithm": {**TINY["algorithm"], "updates": 60}, "checkpoint": {"every": 4}}
-
-
-def test_a_process_that_is_killed_at_a_random_moment_continues(capsys, tmp_path):
-    dice = random.Random()
-    child = process("--config-file", write_tiny(tmp_path, **LONG), cwd=tmp_path)
-    path = wait_for_rows(tmp_path, dice.randrange(1, 30), child)
-    time.sleep(0.02 * dice.random())
-    child.kill()
-    child.communicate(timeout=60)
-    assert child.returncode == -signal.SIGKILL
-    assert len(rows(path)) < 60
-    assert command(capsys, "--resume", path).run_dir == path
-    assert same_runs(path, train(capsys, write_tiny(tmp_path, "reference", **LONG)))
-    walls = [float(row["wall_s"]) for row in rows(path)]
-    assert walls == sorted(walls)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_process_that_is_stopped_twice_ends_as_if_it_never_was(capsys, tmp_path, signum, code):
-    child = process("--config-file", write_tiny(tmp_path, **LONG), cwd=tmp_path)
-    for n in (5, 20):
-        path = wait_for_rows(tmp_path, n, child)
-        child.send_signal(signum)
-        out, err = child.communicate(timeout=60)
-        assert (child.returncode, out) == (code, "")
-        last = f"stopped by {signal.Signals(signum).name}; resume with --resume {path}"
-        assert err.splitlines()[-1] == last
-        assert all(line.startswith("update ") for line in err.splitlines()[:-1])
-        assert stored(path)["update"] == len(rows(path)) < 60
-        child = process("--resume", path, cwd=tmp_path)
-    out, _ = child.communicate(timeout=60)
-    assert (child.returncode, out.splitlines()[-1].split("run_dir=")[1]) == (0, str(path))
-    assert same_runs(path, train(capsys, write_tiny(tmp_path, "reference", **LONG)))
-
-
-def test_a_process_with_a_mistake_ends_with_one_line(tmp_path, file):
-    child = process("--config-file", file, "evaluation.episodse=3", cwd=tmp_path)
-    out, err = child.communicate(timeout=60)
-    assert (child.returncode, out) == (2, "")
-    assert one_error_line(err)
-    assert "'evaluation.episodse'" in err
-    assert sorted(item.name for item in tmp_path.iterdir()) == ["tiny.yaml"]

@@ -177,5 +177,6 @@ def test_a_type_error_inside_a_dataclass_is_not_taken_for_a_mismatch():
         def __post_init__(self):
             raise TypeError("a bug")
 
-    with pytest.raises(TypeError, match="a bug"):
-        value_of(Broken, {"size": 3})
+    for annotation in (Broken, Broken | None):
+        with pytest.raises(TypeError, match="a bug"):
+            value_of(annotation, {"size": 3})

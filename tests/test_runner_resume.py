@@ -99,6 +99,12 @@ def test_a_run_stopped_by_a_signal_continues(config, at_update, update):
 def test_a_run_that_crashed_at_any_moment_continues(config, monkeypatch, every):
     """Crashes before and after each checkpoint, of the latest and of the best weights."""
     options = {"evaluation": {"episodes": 1, "every": every, "policy": "best"}}
+    measured, returns = PolicyGradient._measured, [1.0, 5.0, 3.0, 2.0]  # the best comes second
+    monkeypatch.setattr(
+        PolicyGradient,
+        "_measured",
+        lambda self, *rest: {**measured(self, *rest), "return_mean": returns[self._done - 1]},
+    )
     reference = run(config(**options)).run_dir
     crashed = 0
     for moment in range(1, 20):
@@ -244,6 +250,15 @@ def test_resuming_with_more_updates_records_them(config):
     assert same_runs(path, longer)  # the learning rate is constant
     assert resumed_config(path) == changed
     assert resumed_config(path).algorithm["updates"] == 6
+
+
+def test_a_run_of_a_version_with_fewer_options_continues(config):
+    path = run(config()).run_dir
+    stored_config = runner.RunFolder(path).read_config()
+    del stored_config["algorithm"]["clip_value"], stored_config["torch_threads"]
+    runner.RunFolder(path).write_config(stored_config)
+    resume(path)
+    assert resumed_config(path) == config()
 
 
 def test_resuming_after_damage_continues_from_the_previous_checkpoint(config):

@@ -74,6 +74,11 @@ def one_error_line(text: str) -> bool:
     return text.startswith("error: ") and text.endswith("\n") and text.count("\n") == 1
 
 
+def runs(folder: Path, name: str = "tiny") -> list[Path]:
+    """Return the folders of the runs of a configuration."""
+    return sorted((folder / "outputs" / name).glob("*"))
+
+
 def rows(run_dir: Path) -> list[dict[str, str]]:
     """Return metrics.csv, as written."""
     with (run_dir / "metrics.csv").open(newline="") as file:
