@@ -74,7 +74,7 @@ def merged(section: Mapping[str, Any] | None) -> dict[str, Any]:
         if key not in _SECTION_KEYS:
             raise GraphError(f"unknown key 'graph.{key}'; {suggestion(key, _SECTION_KEYS)}")
     base = given.get("base", "vanilla")
-    if base not in BASES:
+    if not isinstance(base, str) or base not in BASES:
         raise GraphError(f"graph.base: unknown graph {base!r}; {suggestion(base, BASES)}")
     result = copy.deepcopy(BASES[base])
     for name, entry in (_mapping(given, "nodes") or {}).items():

@@ -147,6 +147,11 @@ class GymnasiumTask(Task):
         """
         if not isinstance(self.name, str) or not self.name:
             raise ArgumentError(f"task must be a non-empty string, got {self.name!r}")
+        if ":" in self.name:
+            # Gymnasium would import what stands before the colon: data would name code.
+            raise UnknownNameError(
+                f"task {self.name!r} names a module; import it (--import) and name the environment"
+            )
         options = (
             self._kwargs if render_mode is None else {**self._kwargs, "render_mode": render_mode}
         )

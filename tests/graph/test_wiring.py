@@ -46,6 +46,7 @@ def test_a_completed_section_says_everything_and_means_the_same():
 MISTAKES = [
     ({"nods": {}}, "graph.nods", "nodes"),
     ({"base": "vanila"}, "vanila", "'vanilla'"),
+    ({"base": ["vanilla"]}, "graph.base", "vanilla"),
     ({"nodes": {"policy": {"kind": "gausian_mlp"}}}, "graph.nodes.policy", "'gaussian_mlp'"),
     ({"nodes": {"extra": {"inputs": ["state"]}}}, "graph.nodes.extra", "kind"),
     ({"nodes": {"extra": "dynamics"}}, "graph.nodes.extra", "mapping"),

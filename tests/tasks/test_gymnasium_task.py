@@ -186,6 +186,8 @@ def test_environments_that_cannot_serve_are_refused_by_name(registered):
         mbrl.make_task(registered(OwnReward, additional_wrappers=(wrapper,)))
     with pytest.raises(ArgumentError, match="task must be a non-empty string"):
         mbrl.make_task("")
+    with pytest.raises(UnknownNameError, match="names a module"):
+        mbrl.make_task("antigravity:HalfCheetah-v5")
 
 
 def test_shapes_are_checked():
