@@ -28,12 +28,12 @@ class SmoothInvertedPendulumEnv(InvertedPendulumEnv):
     def __init__(self, **kwargs: Any):
         kwargs.setdefault("xml_file", str(resource_path("assets", "inverted_pendulum.xml")))
         super().__init__(**kwargs)
+        self._length = float(self.model.site("tip").pos[2])
 
     def tensor_reward(self, state: Tensor, action: Tensor, next_state: Tensor) -> Tensor:
         """[B, 4], [B, 1], [B, 4] -> [B]."""
         cart, angle, _, spin = next_state.unbind(-1)
-        length = float(self.model.site("tip").pos[2])
-        x, y = cart + length * angle.sin(), length * angle.cos()
+        x, y = cart + self._length * angle.sin(), self._length * angle.cos()
         return -(0.01 * x**2 + (y - 1) ** 2) - 1e-3 * spin**2
 
     def tensor_terminated(self, next_state: Tensor) -> Tensor:
@@ -56,12 +56,14 @@ class SmoothInvertedDoublePendulumEnv(InvertedDoublePendulumEnv):
     def __init__(self, **kwargs: Any):
         kwargs.setdefault("xml_file", str(resource_path("assets", "inverted_double_pendulum.xml")))
         super().__init__(**kwargs)
+        tip = float(self.model.site("tip").pos[2])
+        self._lengths = float(self.model.body_pos[-1, 2]), tip
 
     def tensor_reward(self, state: Tensor, action: Tensor, next_state: Tensor) -> Tensor:
         """[B, 6], [B, 1], [B, 6] -> [B]."""
         cart, first, bend, _, w1, w2 = next_state.unbind(-1)
         second = first + bend
-        lower, upper = float(self.model.body_pos[-1, 2]), float(self.model.site("tip").pos[2])
+        lower, upper = self._lengths
         x = cart + lower * first.sin() + upper * second.sin()
         y = lower * first.cos() + upper * second.cos()
         return 10.0 - (0.01 * x**2 + (y - 2) ** 2) - 1e-3 * w1**2 - 5e-3 * w2**2
