@@ -156,7 +156,8 @@ class GymnasiumTask(Task):
             self._kwargs if render_mode is None else {**self._kwargs, "render_mode": render_mode}
         )
         try:
-            return gymnasium.make(self.name, disable_env_checker=True, **options)
+            with quiet():  # stock models use deprecated attributes; no news to their users
+                return gymnasium.make(self.name, disable_env_checker=True, **options)
         except (gymnasium.error.UnregisteredEnv, gymnasium.error.NamespaceNotFound) as error:
             raise UnknownNameError(
                 f"no environment {self.name!r} is registered; "
