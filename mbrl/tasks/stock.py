@@ -1,7 +1,7 @@
 """Observations, rewards and terminations of Gymnasium's own environments, in torch.
 
 One class each. They are the environments' formulas written as functions of states, with the weights
-of the very instance; ``tests/tasks/test_gymnasium_task.py`` holds them against the environments' ``step``.
+of the very instance; every task holds them against the environment's own ``step`` when it is made.
 """
 
 from __future__ import annotations
