@@ -8,6 +8,8 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
+from mbrl.errors import GraphError
+
 # A width is a number, a symbol of the task (below), or None for "whatever comes"; the width of a
 # value that is one number per row, such as a reward, is 0.
 Width = int | str | None
@@ -87,7 +89,10 @@ class Node(nn.Module):
         """Return the width of an output port; override when it depends on inputs or options."""
         width = resolved(self.outputs[port], self.place.task)
         if width is None:
-            raise NotImplementedError(f"{type(self).__name__} must override width()")
+            raise GraphError(
+                f"graph.nodes.{self.place.name}: the width of its output {port!r} is not fixed; "
+                f"{type(self).__name__} must override width()"
+            )
         return width
 
     def forward(self, step: Step, *values: Tensor) -> Tensor | tuple[Tensor, ...]:

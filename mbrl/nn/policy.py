@@ -110,7 +110,11 @@ class GaussianMLP(DeterministicMLP):
         action_high: [nu].
         generator: where initial weights are drawn from.
         initial_sd: deviation at the start, in units of half the control range.
-        **options: those of :class:`DeterministicMLP`.
+        hidden: see :class:`DeterministicMLP`, as for all that follow.
+        activation: the nonlinearity.
+        normalize: whether observations are normalised by running statistics.
+        output_scale: factor on the last layer's initial weights.
+        dtype: precision of the network.
     """
 
     def __init__(

@@ -225,6 +225,7 @@ class _OwnSemantics:
 
     def __init__(self, env: Any, simulator: Simulator):
         stock: Any = None
+        same_observation = same_step = False
         base: Any
         for base, formulas in STOCK.items():
             if isinstance(env, base):
@@ -234,10 +235,10 @@ class _OwnSemantics:
         self._name = type(env).__name__
         self.missing: list[str] = []
         self.observation = self._choose(
-            env, "observation", "tensor_observation(state)", stock and same_observation and stock
+            env, "observation", "tensor_observation(state)", stock if same_observation else None
         )
         self.reward = self._choose(
-            env, "reward", "tensor_reward(state, action, next_state)", stock and same_step and stock
+            env, "reward", "tensor_reward(state, action, next_state)", stock if same_step else None
         )
         # An environment of one's own without tensor_terminated ends by its time limit alone.
         ends = getattr(env, "tensor_terminated", None)
@@ -247,7 +248,7 @@ class _OwnSemantics:
         own = getattr(env, method.partition("(")[0], None)
         if own is not None:
             return own
-        if stock:
+        if stock is not None:
             return getattr(stock, name)
         self.missing.append(name)
 

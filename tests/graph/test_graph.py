@@ -193,3 +193,16 @@ def test_graphs_can_be_copied(pendulum):
         for d in (dynamics, graph.nodes["dynamics"].dynamics)
     )
     assert torch.equal(ours[0], theirs[0])
+
+
+def test_a_node_whose_output_has_no_width_is_named(pendulum):
+    class Shapeless(Node):
+        inputs = {"state": "nx"}
+        outputs = {"thing": None}
+
+    mbrl.register_node("test_shapeless")(Shapeless)
+    try:
+        with pytest.raises(mbrl.MbrlError, match=r"graph\.nodes\.odd: the width of its output"):
+            mbrl.build_graph({"nodes": {"odd": {"kind": "test_shapeless"}}}, pendulum)
+    finally:
+        del NODES._entries["test_shapeless"]
