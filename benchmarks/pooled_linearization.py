@@ -43,7 +43,7 @@ def main() -> None:
         task = mbrl.make_task(name)
         state = task.reset(batch, torch.Generator().manual_seed(0))
         pooled, single = (mbrl.MujocoDynamics(task.simulator) for _ in range(2))
-        single._rule.sweep.record = lambda *_: None  # nothing to take along
+        single.op.sweep.record = lambda *_: None  # nothing to take along
         times: dict[str, list[float]] = {"pooled": [], "single": []}
         for repeat in range(REPEATS + 1):
             for label, dynamics in (("pooled", pooled), ("single", single)):

@@ -18,10 +18,10 @@ Array: TypeAlias = NDArray[np.float64]
 
 
 class Linearization(NamedTuple):
-    """First-order model of one control step in tangent space: dy = A dx + B du."""
+    """First-order model of a map in tangent space, dy = A dx + B du; dy is ndx for a control step."""
 
-    A: Array  # (B, ndx, ndx)
-    B: Array  # (B, ndx, nu)
+    A: Array  # (B, dy, ndx)
+    B: Array  # (B, dy, nu)
 
 
 class Transition(NamedTuple):

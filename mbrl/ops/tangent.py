@@ -16,13 +16,15 @@ class TangentMap:
 
     Args:
         spec: the state space.
+        extras: Euclidean coordinates that follow those of the state.
     """
 
-    def __init__(self, spec: StateSpec):
-        self._nx, self._ndx = spec.nx, spec.ndx
+    def __init__(self, spec: StateSpec, extras: int = 0):
+        self._nx, self._ndx = spec.nx + extras, spec.ndx + extras
         self._euclidean = spec.is_euclidean
-        self._x = torch.from_numpy(spec.euclidean_x)
-        self._dx = torch.from_numpy(spec.euclidean_dx)
+        more = torch.arange(extras)
+        self._x = torch.cat([torch.from_numpy(spec.euclidean_x), spec.nx + more])
+        self._dx = torch.cat([torch.from_numpy(spec.euclidean_dx), spec.ndx + more])
         self._quaternion_x = torch.from_numpy(spec.quaternion_x)  # (n, 4)
         self._quaternion_dx = torch.from_numpy(spec.quaternion_dx)  # (n, 3)
 

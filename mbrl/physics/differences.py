@@ -1,4 +1,4 @@
-"""Finite differences of any map on states and controls, along the manifold and inside the bounds."""
+"""Finite differences of maps on states and controls, along the manifold, inside the bounds."""
 
 from __future__ import annotations
 

@@ -54,8 +54,7 @@ class Linearizer:
         self, state: Array, ctrl: Array, *, method: str, eps: float | None, centered: bool
     ) -> Linearization:
         """Linearise at checked arguments; see ``Simulator.linearize``."""
-        if eps is not None and not 0.0 < eps < 1.0:
-            raise ArgumentError(f"eps must lie between 0 and 1, or be None, got {eps!r}")
+        check_eps(eps)
         name = self.resolve(method)
         if name not in self._built:
             self._built[name] = METHODS[name](
@@ -78,6 +77,16 @@ class Linearizer:
             )
         METHODS[method].check(self._model)
         return method
+
+
+def check_eps(eps: float | None) -> None:
+    """Refuse sizes of differences that cannot be meant.
+
+    Raises:
+        ArgumentError: unless ``eps`` lies between 0 and 1, or is None.
+    """
+    if eps is not None and not 0.0 < eps < 1.0:
+        raise ArgumentError(f"eps must lie between 0 and 1, or be None, got {eps!r}")
 
 
 def converged(model: mujoco.MjModel) -> mujoco.MjModel:

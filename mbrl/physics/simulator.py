@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from mbrl.errors import ArgumentError, ModelError, NotFiniteError, suggestion
 from mbrl.physics.engine import SimulationPool, private_copy, thread_count
-from mbrl.physics.linearization import Linearizer
+from mbrl.physics.linearization import Linearizer, check_eps
 from mbrl.physics.state import StateSpec
 from mbrl.types import Array, Linearization
 
@@ -185,6 +185,11 @@ class Simulator:
     def linearization_method(self, method: str = "auto") -> str:
         """Return what ``method`` stands for with this model; raises as :meth:`linearize` does."""
         return self._linearizer.resolve(method)
+
+    def check_linearization(self, method: str, eps: float | None) -> None:
+        """Raise what :meth:`linearize` would, before anything is computed."""
+        check_eps(eps)
+        self._linearizer.resolve(method)
 
     def __reduce__(self) -> tuple[object, ...]:
         """Copies and pickles are new simulators of the same model."""

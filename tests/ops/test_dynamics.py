@@ -7,7 +7,7 @@ import torch
 from torch.func import grad, jacfwd, jacrev, jvp, vjp, vmap
 
 from mbrl.errors import ArgumentError, DivergenceError, ModelError
-from mbrl.ops import dynamics, sweep
+from mbrl.ops import first_order, sweep
 from tests import models
 from tests.models import reference
 from tests.ops.common import (
@@ -280,8 +280,8 @@ def test_batched_gradients_of_autograd():
 def test_a_point_that_does_not_match_is_linearised_by_itself():
     (states, ctrls), (others, other_ctrls) = points(2), points(2, seed=1)
     point = sweep.SavedPoint()
-    DYNAMICS._rule.sweep.record(point, others.numpy(), other_ctrls.numpy())
-    a, b = dynamics._Linearize.apply(states, ctrls, DYNAMICS._rule, point)
+    DYNAMICS.op.sweep.record(point, others.numpy(), other_ctrls.numpy(), None)
+    a, b = first_order._Linearize.apply(states, ctrls, None, DYNAMICS.op, point)
     expected = DYNAMICS.simulator.linearize(states.numpy(), ctrls.numpy(), centered=True)
     np.testing.assert_array_equal(a, expected.A)
     np.testing.assert_array_equal(b, expected.B)

@@ -159,7 +159,7 @@ def test_an_endless_simulation_without_backward_keeps_nothing(monkeypatch):
     with torch.no_grad():
         for _ in range(100):
             dynamics(state, ctrls[0])
-    assert len(dynamics._rule.sweep._points) <= 16
+    assert len(dynamics.op.sweep._points) <= 16
 
 
 def test_two_interleaved_unrolls(monkeypatch):

@@ -1,0 +1,37 @@
+"""The one form in which ops take states and actions."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from mbrl.errors import ArgumentError
+from mbrl.physics import StateSpec
+
+
+def batched(spec: StateSpec, state: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+    """Return state [B, nx] and action [B, nu] in float64 on the CPU.
+
+    Args:
+        spec: the state space.
+        state: [B, nx] or [nx], any floating dtype and device.
+        action: [B, nu] or [nu].
+
+    Raises:
+        ArgumentError: on a wrong shape.
+    """
+    if state.shape[-1:] != (spec.nx,) or action.shape[-1:] != (spec.nu,):
+        raise ArgumentError(
+            f"state and action must have widths {spec.nx} and {spec.nu}, "
+            f"got shapes {list(state.shape)} and {list(action.shape)}"
+        )
+    if state.shape[:-1] != action.shape[:-1]:
+        raise ArgumentError(
+            "state and action must have the same batch, "
+            f"got shapes {list(state.shape)} and {list(action.shape)}"
+        )
+    rows = state.shape[:-1].numel()
+    return (
+        state.reshape(rows, spec.nx).to("cpu", torch.float64),
+        action.reshape(rows, spec.nu).to("cpu", torch.float64),
+    )
