@@ -4,7 +4,7 @@ from mbrl.algorithms import PolicyGradient
 from mbrl.config import load_config
 from mbrl.errors import MbrlError
 from mbrl.graph import SHIPPED, build_graph
-from mbrl.nn import DeterministicMLP, GaussianMLP
+from mbrl.nn import DeterministicMLP, GaussianMLP, OpenLoop
 from mbrl.ops import MujocoDynamics
 from mbrl.physics import Simulator
 from mbrl.registry import ALGORITHMS, NODES, PLANNERS, POLICIES, TASKS
@@ -37,5 +37,6 @@ for _name, _node in SHIPPED.items():
     register_node(_name)(_node)
 register_policy("deterministic_mlp")(DeterministicMLP)
 register_policy("gaussian_mlp")(GaussianMLP)
+register_policy("open_loop")(OpenLoop)
 register_algorithm("policy_gradient")(PolicyGradient)
 register_pendulums()

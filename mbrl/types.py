@@ -5,8 +5,8 @@ Shapes: B batch, T steps, nx = nq + nv + na (state), ndx = 2 nv + na (tangent sp
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ Array: TypeAlias = NDArray[np.float64]
 
 
 class Linearization(NamedTuple):
-    """First-order model of a map in tangent space, dy = A dx + B du; dy is ndx for a control step."""
+    """First-order model dy = A dx + B du of a map in tangent space; of a control step dy = ndx."""
 
     A: Array  # (B, dy, ndx)
     B: Array  # (B, dy, nu)
@@ -31,6 +31,38 @@ class Transition(NamedTuple):
     reward: torch.Tensor  # (B,)
     observation: torch.Tensor  # (B, n_obs)
     terminated: torch.Tensor  # (B,) bool
+
+
+class Start(NamedTuple):
+    """Where episodes begin."""
+
+    state: torch.Tensor  # (B, nx)
+    context: torch.Tensor  # (B, n): goals and the like, constant in an episode; n may be 0
+
+
+class Draw(NamedTuple):
+    """One sample of a stochastic policy, as a score function needs it; nothing flows back."""
+
+    policy: Any
+    t: int
+    observation: torch.Tensor  # (B, width)
+    sample: torch.Tensor  # (B, nu), before it is squashed into the control range
+
+
+class Step(NamedTuple):
+    """What nodes and policies may use while they run, beside their inputs.
+
+    The last three serve estimators of gradients (``mbrl.algorithms.estimators``).
+    """
+
+    t: int = 0  # index of the step in its episode
+    generator: torch.Generator | None = None  # noise; None: none wanted
+    context: torch.Tensor | None = None  # (B, n): see Start
+    draws: list[Draw] | None = None  # where stochastic policies note what they drew
+    # Factor on the gradient that reaches a policy's parameters through the action of step t, (nu)
+    # or a number; what reaches its observation is untouched.
+    gain: Callable[[Any, int], torch.Tensor | float] | None = None
+    replay: torch.Tensor | None = None  # (T, nu): samples that row 0 repeats instead of drawing
 
 
 class Trajectory(NamedTuple):

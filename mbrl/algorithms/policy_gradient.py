@@ -99,9 +99,13 @@ class PolicyGradient:
         set_learning_rate(self._optimizer, self._options, self._done / self.updates)
         for normalizer in (n for found in self._normalizers.values() for n in found):
             normalizer.refresh()
-        state = self._task.reset(self._batch, self._generator)
+        state, context = self._task.start(self._batch, self._generator)
         trajectory = self.graph.unroll(
-            state, self._length, generator=self._generator, record=tuple(self._normalizers)
+            state,
+            self._length,
+            generator=self._generator,
+            context=context,
+            record=tuple(self._normalizers),
         )
         returns = (self._weights[: self._length] * trajectory.rewards).sum(0)  # (N,)
         loss = -returns.mean()

@@ -3,9 +3,10 @@
 from mbrl.graph.acting import GraphPolicy
 from mbrl.graph.draw import draw, mermaid
 from mbrl.graph.graph import Graph, build_graph
-from mbrl.graph.node import Node, Place, Sizes, Step
+from mbrl.graph.node import Node, Place, Sizes
 from mbrl.graph.nodes import SHIPPED
 from mbrl.graph.wiring import completed_section, parse
+from mbrl.types import Step
 
 __all__ = [
     "SHIPPED",

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from mbrl.errors import ArgumentError, GraphError
 from mbrl.graph.graph import Graph, build_node, initial_carry
-from mbrl.graph.node import Node, Sizes, Step
-from mbrl.graph.wiring import GraphSpec, NodeSpec, carry_width
-from mbrl.types import Array
+from mbrl.graph.node import Node, Sizes
+from mbrl.graph.wiring import OBSERVED, GraphSpec, NodeSpec, carry_width
+from mbrl.types import Array, Step
 
 _OBSERVE = "observe"
 
@@ -110,6 +110,7 @@ def _acting_part(spec: GraphSpec) -> tuple[list[str], list[NodeSpec], list[str]]
     observed = [
         v for v, s in producer.items() if s.kind == _OBSERVE and s.inputs["state"] == "state"
     ]
+    observed += [name for name, carry in spec.carry.items() if carry.initial == OBSERVED]
     wanted, seen, carries, names = ["action"], set(), [], set()
     while wanted:
         value = wanted.pop()

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from mbrl.errors import ArgumentError, GraphError, suggestion
-from mbrl.graph.node import Node, Place, Step, resolved
+from mbrl.graph.node import Node, Place, resolved
 from mbrl.graph.nodes import PolicyNode
-from mbrl.graph.wiring import GraphSpec, NodeSpec, carry_width, parse
+from mbrl.graph.wiring import OBSERVED, GraphSpec, NodeSpec, carry_width, parse
 from mbrl.nn import RunningNormalizer
 from mbrl.registry import NODES, POLICIES
-from mbrl.types import Trajectory
+from mbrl.types import Step, Trajectory
 
 
 class _Stage(NamedTuple):
@@ -74,7 +74,10 @@ class Graph(nn.Module):
         horizon: int,
         *,
         generator: torch.Generator | None = None,
+        context: Tensor | None = None,
+        start: int = 0,
         record: Sequence[str] = (),
+        **sampling: Any,
     ) -> Trajectory:
         """Run the graph for ``horizon`` steps.
 
@@ -86,7 +89,13 @@ class Graph(nn.Module):
             state: initial states, [B, nx].
             horizon: T.
             generator: noise of the nodes that draw any; None: none.
+            context: goals and the like of the rows, [B, n], see ``Task.start``; None: what the task
+                takes for it.
+            start: index of the first step in its episode.
             record: names of further values to keep.
+
+            **sampling: what an estimator asks of stochastic policies: the fields ``draws``,
+                ``gain`` and ``replay`` of :class:`mbrl.types.Step`.
 
         Returns:
             The trajectory; ``values`` holds what ``record`` names, [T, B, ...].
@@ -96,14 +105,15 @@ class Graph(nn.Module):
             DivergenceError: if the physics diverge.
         """
         self._check(state, horizon, record)
-        first = self._first(state.to(torch.float64))
+        step = Step(start, generator, context, **sampling)
+        first = self._first(state.to(torch.float64), step)
         carries, alive = first, torch.ones(len(state), dtype=torch.bool)
         all_alive = True
         states, alives = [first["state"]], []
         kept: dict[str, list[Tensor]] = {name: [] for name in ("action", "reward", *record)}
         for t in range(horizon):
             live = carries if all_alive else _choose(alive, carries, first)
-            values = self._run(live, Step(t, generator))
+            values = self._run(live, step._replace(t=start + t))
             following = {name: values[c.source] for name, c in self.spec.carry.items()}
             if not all_alive:
                 following = _choose(alive, following, carries)
@@ -144,12 +154,15 @@ class Graph(nn.Module):
                 values.update(zip(outputs, result, strict=True))
         return values
 
-    def _first(self, state: Tensor) -> dict[str, Tensor]:
-        return {"state": state} | {
-            name: initial_carry(self._widths[name], carry.initial, len(state))
-            for name, carry in self.spec.carry.items()
-            if name != "state"
-        }
+    def _first(self, state: Tensor, step: Step) -> dict[str, Tensor]:
+        """Return the carried values before the first step."""
+        found = {"state": state}
+        for name, carry in self.spec.carry.items():
+            if carry.initial == OBSERVED:
+                found[name] = self.task.observe(state, t=step.t, context=step.context)
+            elif name != "state":
+                found[name] = initial_carry(self._widths[name], carry.initial, len(state))
+        return found
 
     def _check(self, state: Tensor, horizon: int, record: Sequence[str]) -> None:
         nx = self._widths["state"]
@@ -206,10 +219,10 @@ def build_node(
     return PolicyNode(place, network)
 
 
-def initial_carry(width: int, value: float, batch: int) -> Tensor:
+def initial_carry(width: int, value: float | str, batch: int) -> Tensor:
     """Return a carried value before the first step, [batch, width] or [batch]."""
     shape = (batch, width) if width else (batch,)
-    return torch.full(shape, value, dtype=torch.float64)
+    return torch.full(shape, float(value), dtype=torch.float64)
 
 
 def _choose(

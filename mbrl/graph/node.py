@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mbrl.errors import GraphError
+from mbrl.types import Step
 
 # A width is a number, a symbol of the task (below), or None for "whatever comes"; the width of a
 # value that is one number per row, such as a reward, is 0.
@@ -44,13 +45,6 @@ class Place(NamedTuple):
     task: Any  # a Task, or only its Sizes when a policy is rebuilt without its task
     widths: Mapping[str, int]  # of the node's input ports
     generator: torch.Generator | None  # for initial weights
-
-
-class Step(NamedTuple):
-    """What every node may use while it runs, beside its inputs."""
-
-    t: int  # index of the step within the unroll
-    generator: torch.Generator | None  # noise; None: none wanted
 
 
 class Node(nn.Module):
@@ -99,7 +93,7 @@ class Node(nn.Module):
         """Compute the outputs, in the order of ``outputs``, from inputs in the order of ``inputs``.
 
         Args:
-            step: index of the step, and noise.
+            step: index of the step, noise, and the context of the episodes.
             *values: [B, width] each, or [B] for width 0.
         """
         raise NotImplementedError

@@ -6,19 +6,21 @@ from typing import Any
 
 from torch import Tensor
 
-from mbrl.graph.node import SCALAR, Node, Place, Step
-from mbrl.nn import Policy
+from mbrl.graph.node import SCALAR, Node, Place
+from mbrl.nn import Policy, act
+from mbrl.tasks import declared
+from mbrl.types import Step, Transition
 
 
 class Observe(Node):
-    """What the agent sees: o_t = o(x_t)."""
+    """What the agent sees: o_t = o(x_t; t, c)."""
 
     inputs = {"state": "nx"}
     outputs = {"observation": "n_obs"}
 
     def forward(self, step: Step, *values: Tensor) -> Tensor:
         """[B, nx] -> [B, n_obs]."""
-        return self.place.task.observe(*values)
+        return self.place.task.observe(*values, t=step.t, context=step.context)
 
 
 class PolicyNode(Node):
@@ -33,7 +35,8 @@ class PolicyNode(Node):
 
     def forward(self, step: Step, *values: Tensor) -> Tensor:
         """[B, width] -> [B, nu]."""
-        return self.policy(*values, generator=step.generator)
+        (observation,) = values
+        return act(self.policy, observation, step)
 
 
 class DynamicsNode(Node):
@@ -59,22 +62,46 @@ class DynamicsNode(Node):
     ):
         super().__init__(place)
         self.dynamics = place.task.dynamics(method=method, eps=eps, centered=centered)
+        self._keywords = declared(self.dynamics.forward)
 
     def forward(self, step: Step, *values: Tensor) -> Tensor:
         """[B, nx], [B, nu] -> [B, nx]."""
-        following: Tensor = self.dynamics(*values)
+        keywords = {name: getattr(step, name) for name in self._keywords}
+        following: Tensor = self.dynamics(*values, **keywords)
         return following
 
 
 class Reward(Node):
-    """The task's reward: r_t = r(x_t, u_t, x_{t+1})."""
+    """The task's reward: r_t = r(x_t, u_t, x_{t+1}; t, c)."""
 
     inputs = {"state": "nx", "action": "nu", "next_state": "nx"}
     outputs = {"reward": SCALAR}
 
     def forward(self, step: Step, *values: Tensor) -> Tensor:
         """[B, nx], [B, nu], [B, nx] -> [B]."""
-        return self.place.task.reward(*values)
+        return self.place.task.reward(*values, t=step.t, context=step.context)
+
+
+class EnvironmentStep(Node):
+    """The environment's own step: x_{t+1}, r_t, o_{t+1} and whether the episode ends, in one op.
+
+    Everything is exactly what the environment returns, and differentiated together. To let the
+    policy see what it will see in the environment, carry ``next_observation`` on as the
+    observation, with ``initial: observe``.
+    """
+
+    inputs = {"state": "nx", "action": "nu"}
+    outputs = {
+        "next_state": "nx",
+        "reward": SCALAR,
+        "next_observation": "n_obs",
+        "terminated": SCALAR,
+    }
+
+    def forward(self, step: Step, *values: Tensor) -> tuple[Tensor, ...]:
+        """[B, nx], [B, nu] -> [B, nx], [B], [B, n_obs], [B] bool."""
+        taken: Transition = self.place.task.advance(*values, t=step.t, context=step.context)
+        return taken.next_state, taken.reward, taken.observation, taken.terminated
 
 
 class Terminate(Node):
@@ -85,13 +112,14 @@ class Terminate(Node):
 
     def forward(self, step: Step, *values: Tensor) -> Tensor:
         """[B, nx] -> [B] bool."""
-        return self.place.task.terminated(*values)
+        return self.place.task.terminated(*values, t=step.t, context=step.context)
 
 
 SHIPPED: dict[str, type[Node]] = {
     "observe": Observe,
     "dynamics": DynamicsNode,
     "reward": Reward,
+    "step": EnvironmentStep,
     "terminate": Terminate,
 }
 

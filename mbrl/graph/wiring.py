@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from mbrl.errors import GraphError, suggestion
 from mbrl.graph.node import Sizes, resolved
@@ -13,6 +13,7 @@ from mbrl.graph.nodes import VANILLA, PolicyNode
 from mbrl.options import completed
 from mbrl.registry import NODES, POLICIES
 
+OBSERVED = "observe"  # the initial value of a carry that is an observation
 BASES: dict[str, dict[str, Any]] = {"vanilla": VANILLA, "empty": {"nodes": {}, "carry": {}}}
 _SECTION_KEYS = ("base", "nodes", "carry")
 _NODE_KEYS = ("kind", "inputs", "outputs")
@@ -35,12 +36,13 @@ class CarrySpec:
     Attributes:
         source: the value of this step that the next one sees.
         width: its width (a number, nx, nu or n_obs), where it cannot be known beforehand.
-        initial: what every entry is before the first step.
+        initial: what it is before the first step: a number for every entry, or "observe", what the
+            task observes of the initial state.
     """
 
     source: str
     width: int | str | None = None
-    initial: float = 0.0
+    initial: float | Literal["observe"] = 0.0
 
 
 class GraphSpec(NamedTuple):
@@ -54,8 +56,8 @@ def parse(section: Mapping[str, Any] | None) -> GraphSpec:
     """Return the checked graph of a ``graph:`` section.
 
     Args:
-        section: ``base`` ("vanilla", the default: the nodes and carries given are merged over it;
-            or "empty"), ``nodes`` and ``carry``.
+        section: ``base`` ("vanilla", the default: the nodes and carries given are merged over it,
+            null removes one; or "empty"), ``nodes`` and ``carry``.
 
     Raises:
         GraphError: naming the node, what is wrong and what is legal.
@@ -78,6 +80,9 @@ def merged(section: Mapping[str, Any] | None) -> dict[str, Any]:
         raise GraphError(f"graph.base: unknown graph {base!r}; {suggestion(base, BASES)}")
     result = copy.deepcopy(BASES[base])
     for name, entry in (_mapping(given, "nodes") or {}).items():
+        if entry is None:  # not this one of the base
+            result["nodes"].pop(name, None)
+            continue
         if not isinstance(entry, Mapping):
             raise GraphError(f"graph.nodes.{name} must be a mapping with a kind, got {entry!r}")
         before = result["nodes"].get(name, {})
@@ -85,6 +90,7 @@ def merged(section: Mapping[str, Any] | None) -> dict[str, Any]:
         keep = before if entry.get("kind", before.get("kind")) == before.get("kind") else {}
         result["nodes"][name] = {**keep, **entry}
     result["carry"] |= _mapping(given, "carry") or {}
+    result["carry"] = {k: entry for k, entry in result["carry"].items() if entry is not None}
     return result
 
 
@@ -170,6 +176,8 @@ def _carry(name: str, entry: Any) -> CarrySpec:
         )
     if name == "state":
         options["width"] = "nx"
+    elif options["initial"] == OBSERVED:
+        options["width"] = "n_obs"
     return CarrySpec(**options)
 
 

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mbrl.nn.mlp import MLP, Activation, DType
 from mbrl.nn.normalizer import RunningNormalizer
-from mbrl.nn.squash import Squash, soft_lower_bound
+from mbrl.nn.squash import Squash
+from mbrl.types import Step
 
-# Log deviations of the action noise, in units of half the control range.
-_LOWEST_LOG_SD, _LOG_SD_THRESHOLD = -9.0, -7.0
+FIRST = Step()  # the first step, without noise
 
 
 class Policy(nn.Module):
     """Base of all policies: observation [B, n_obs] -> action [B, nu].
 
     A policy is built from sizes and bounds alone, knows no simulator, and is a pure function of its
-    arguments: noise comes from the generator it is given.
+    arguments: noise comes from the generator of the step that it is given.
 
     Args:
         observation_size: n_obs.
@@ -35,8 +34,8 @@ class Policy(nn.Module):
         super().__init__()
         self.normalizer = None  # not on the class: it would hide a module of that name
 
-    def forward(self, observation: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Return actions [B, nu] float64; without a generator, the noise-free ones."""
+    def forward(self, observation: Tensor, step: Step = FIRST) -> Tensor:
+        """Return actions [B, nu] float64; without a generator in ``step``, the noise-free ones."""
         raise NotImplementedError
 
 
@@ -75,7 +74,7 @@ class DeterministicMLP(Policy):
         self.squash = Squash(action_low, action_high)
         self.network = MLP(
             observation_size,
-            self._outputs(len(action_low)),
+            len(action_low),
             generator,
             hidden=hidden,
             activation=activation,
@@ -83,77 +82,30 @@ class DeterministicMLP(Policy):
             dtype=dtype,
         )
 
-    def forward(self, observation: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def forward(self, observation: Tensor, step: Step = FIRST) -> Tensor:
         """Return actions [B, nu] float64."""
-        return self.squash(self._raw(observation))
-
-    def _raw(self, observation: Tensor) -> Tensor:
         if self.normalizer is not None:
             observation = self.normalizer(observation)
-        return self.network(observation).to(torch.float64)
-
-    def _outputs(self, action_size: int) -> int:
-        return action_size
+        return self.squash(self.network(observation).to(torch.float64))
 
 
-class GaussianMLP(DeterministicMLP):
-    r"""Reparameterised Gaussian :math:`u = \mathrm{squash}(\mu(o) + h \sigma(o) \xi)`.
+def act(policy: Policy, observation: Tensor, step: Step) -> Tensor:
+    r"""Return a policy's actions [B, nu], honouring the gain of ``step``.
 
-    The noise xi ~ N(0, I) is an input, so that gradients pass through mu and sigma.
+    With a gain g, the action and what flows back into the observation are unchanged, and what flows
+    back into the policy's parameters is multiplied by g:
 
-    The network gives the mean and the log deviation; deviations are in units of h, half the control
-    range (1 where unbounded), and bounded below smoothly (Kingma and Welling 2014, section 2.4).
-
-    Args:
-        observation_size: n_obs.
-        action_low: [nu].
-        action_high: [nu].
-        generator: where initial weights are drawn from.
-        initial_sd: deviation at the start, in units of half the control range.
-        hidden: see :class:`DeterministicMLP`, as for all that follow.
-        activation: the nonlinearity.
-        normalize: whether observations are normalised by running statistics.
-        output_scale: factor on the last layer's initial weights.
-        dtype: precision of the network.
+    .. math:: du = \partial_o \pi \; do + g \; \partial_\theta \pi \; d\theta.
     """
-
-    def __init__(
-        self,
-        observation_size: int,
-        action_low: Tensor,
-        action_high: Tensor,
-        generator: torch.Generator,
-        *,
-        initial_sd: float = 0.1,
-        hidden: Sequence[int] = (64, 64),
-        activation: Activation = "tanh",
-        normalize: bool = False,
-        output_scale: float = 0.1,
-        dtype: DType = "float32",
-    ):
-        super().__init__(
-            observation_size,
-            action_low,
-            action_high,
-            generator,
-            hidden=hidden,
-            activation=activation,
-            normalize=normalize,
-            output_scale=output_scale,
-            dtype=dtype,
-        )
-        bias: Any = self.network[-1].bias
-        with torch.no_grad():
-            bias[len(action_low) :] = float(torch.tensor(initial_sd).log())
-
-    def forward(self, observation: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Return actions [B, nu] float64: sampled with a generator, the squashed mean without."""
-        mean, log_sd = self._raw(observation).chunk(2, dim=-1)
-        if generator is None:
-            return self.squash(mean)
-        sd = soft_lower_bound(log_sd, _LOWEST_LOG_SD, _LOG_SD_THRESHOLD).exp() * self.squash.unit
-        noise = torch.randn(mean.shape, generator=generator, dtype=mean.dtype)
-        return self.squash(mean + sd * noise)
-
-    def _outputs(self, action_size: int) -> int:
-        return 2 * action_size
+    if step.gain is None:
+        action: Tensor = policy(observation, step)
+        return action
+    noise = None if step.generator is None else step.generator.get_state()
+    frozen = {name: parameter.detach() for name, parameter in policy.named_parameters()}
+    seen: Tensor = torch.func.functional_call(
+        policy, frozen, (observation, step._replace(draws=None))
+    )
+    if step.generator is not None and noise is not None:
+        step.generator.set_state(noise)  # the same noise again
+    made: Tensor = policy(observation.detach(), step)
+    return seen + step.gain(policy, step.t) * (made - made.detach())

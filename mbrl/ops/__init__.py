@@ -1,5 +1,7 @@
 """Differentiable ops: MuJoCo's physics as ``torch.autograd.Function``s."""
 
+from mbrl.ops.batch import batched
 from mbrl.ops.dynamics import MujocoDynamics
+from mbrl.ops.first_order import FirstOrderOp
 
-__all__ = ["MujocoDynamics"]
+__all__ = ["FirstOrderOp", "MujocoDynamics", "batched"]

@@ -1,7 +1,10 @@
 """MuJoCo as pure batched functions on NumPy arrays: state space, simulation, Jacobians."""
 
+from mbrl.physics.differences import ManifoldDifference
 from mbrl.physics.engine import quiet
+from mbrl.physics.linearization import converge
 from mbrl.physics.simulator import Simulator
 from mbrl.physics.state import StateSpec
+from mbrl.physics.step_difference import bounds
 
-__all__ = ["Simulator", "StateSpec", "quiet"]
+__all__ = ["ManifoldDifference", "Simulator", "StateSpec", "bounds", "converge", "quiet"]

@@ -92,11 +92,16 @@ def check_eps(eps: float | None) -> None:
 def converged(model: mujoco.MjModel) -> mujoco.MjModel:
     """Return a copy of ``model`` whose constraint solver runs to convergence."""
     own = copy.copy(model)
-    own.opt.solver = mujoco.mjtSolver.mjSOL_NEWTON
-    own.opt.tolerance = _TOLERANCE
-    own.opt.iterations = max(own.opt.iterations, _ITERATIONS)
-    own.opt.noslip_tolerance = 0.0
+    converge(own)
     return own
+
+
+def converge(model: mujoco.MjModel) -> None:
+    """Make the constraint solver of ``model`` run to convergence."""
+    model.opt.solver = mujoco.mjtSolver.mjSOL_NEWTON
+    model.opt.tolerance = _TOLERANCE
+    model.opt.iterations = max(model.opt.iterations, _ITERATIONS)
+    model.opt.noslip_tolerance = 0.0
 
 
 METHODS: dict[str, type[StepDifference] | type[TransitionDifference]] = {

@@ -8,36 +8,36 @@ import gymnasium
 import mujoco
 import numpy as np
 import torch
-from gymnasium.envs.mujoco import MujocoEnv
-from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
 from torch import Tensor, nn
 
-from mbrl.errors import (
-    ArgumentError,
-    DivergenceError,
-    TaskError,
-    UnknownNameError,
-    suggestion,
-)
-from mbrl.ops import MujocoDynamics
+from mbrl.errors import ArgumentError, TaskError, UnknownNameError, suggestion
+from mbrl.ops import FirstOrderOp, MujocoDynamics, batched
 from mbrl.physics import Simulator, quiet
-from mbrl.tasks.stock import STOCK
+from mbrl.tasks.own_step import EnvironmentStep, current_state
+from mbrl.tasks.semantics import Semantics
 from mbrl.tasks.task import Task
-from mbrl.types import Transition
+from mbrl.tasks.wrappers import ActionMap
+from mbrl.types import Start, Transition
 
 _PROBES = 3
 # How far derived quantities that lag one physics step behind may carry a formula from the step.
 _LAG = 0.1
-_HARMLESS = (TimeLimit, OrderEnforcing, PassiveEnvChecker)
 
 
 class GymnasiumTask(Task):
     """A registered ``MujocoEnv``, stock or a user's own, unmodified.
 
-    The physics are the environment's model; observation, reward and termination are torch
-    functions: the environment's ``tensor_observation``, ``tensor_reward`` and
-    ``tensor_terminated`` where it has them, else our formulas of the stock environment it derives
-    them from. ``step`` runs the environment itself from set states.
+    Observation, reward and termination are torch functions: the environment's methods
+    ``tensor_observation(state)``, ``tensor_reward(state, action, next_state)`` and
+    ``tensor_terminated(next_state)`` where it has them, else our formulas of the stock environment
+    it derives them from; all may declare the keywords ``t`` (index of the step, an int) and
+    ``context`` ([B, n]). A reward without a formula is differentiated in the environment's own
+    ``step``, together with the next state, by one sweep of finite differences.
+
+    An environment with an attribute ``context``, numbers that its ``reset`` draws, has that as its
+    context; otherwise the context holds every number that reset draws into attributes and user
+    inputs of MjData (mocap poses ...). Where a method here is given no context, it uses that of the
+    last reset.
 
     Args:
         name: a Gymnasium id.
@@ -53,59 +53,110 @@ class GymnasiumTask(Task):
         self.name, self._kwargs = name, kwargs
         wrapped = self.make_env()
         self.max_episode_steps = wrapped.spec.max_episode_steps
-        self._env = env = _unwrapped(wrapped, name)
+        self._actions = ActionMap(wrapped, name)
+        self._env = env = self._actions.inner
         self.simulator: Simulator = Simulator(
             env.model, frame_skip=int(env.frame_skip), threads=threads
         )
-        spec = self.simulator.spec
-        self.state_size = spec.nx
-        if env.action_space.shape != (spec.nu,):
-            raise TaskError(
-                f"{name}: action space {env.action_space.shape} differs from the model's "
-                f"{spec.nu} controls; the action must be the control"
-            )
-        self.action_low, self.action_high = _action_bounds(env)
-        shape = env.observation_space.shape
-        if shape is None or len(shape) != 1:
-            raise TaskError(f"{name}: observations must be vectors, the space has shape {shape}")
-        (self.observation_size,) = shape
+        self.state_size = self.simulator.spec.nx
+        self.observation_size = _width(env.observation_space, name, "observations")
+        _width(env.action_space, name, "actions")
+        inner = _action_bounds(env)
+        self.action_low, self.action_high = (
+            inner if self._actions.is_identity else _bounds_of(wrapped.action_space)
+        )
         # Our copy of the model raises on divergence; the environment's shall not reset it away.
         env.model.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_AUTORESET)
-        self._semantics = _OwnSemantics(env, self.simulator)
+        self._semantics = Semantics(env, self.simulator, name)
+        self.context_size = self._semantics.hidden.size
+        self._last_context = torch.from_numpy(self._semantics.hidden.read(env))
+        self._inner_bounds = tuple(bound.numpy() for bound in inner)
+        self._own_step = self._make_own_step()
+        self._own_op = FirstOrderOp(self._own_step)
+        self._own_observation = (
+            self._semantics.own_observation(self._own_step, self.observation_size, name)
+            if self._semantics.observation is None and hasattr(env, "_get_obs")
+            else None
+        )
         with torch.no_grad():
-            self._check()
+            self._is_plain = self._check()
 
-    def reset(self, batch: int, generator: torch.Generator) -> Tensor:
+    def start(self, batch: int, generator: torch.Generator) -> Start:
         """Reset the environment ``batch`` times, each with a seed drawn from ``generator``."""
         seeds = torch.randint(2**31 - 1, (batch,), generator=generator)
         states = np.empty((batch, self.state_size))
+        contexts = np.empty((batch, self.context_size))
         for row, seed in enumerate(seeds.tolist()):
             self._env.reset(seed=seed)
-            states[row] = self._current_state()
-        return torch.from_numpy(states)
+            states[row] = current_state(self._env)
+            contexts[row] = self._semantics.hidden.read(self._env)
+        if batch:
+            self._last_context = torch.from_numpy(contexts[-1].copy())
+        return Start(torch.from_numpy(states), torch.from_numpy(contexts))
 
     def dynamics(self, **options: Any) -> nn.Module:
-        """Return a :class:`MujocoDynamics` of this task's simulator; options are its own."""
-        return MujocoDynamics(self.simulator, **options)
+        """Return the differentiable control step.
 
-    def observe(self, state: Tensor) -> Tensor:
+        It is a :class:`MujocoDynamics` of this task's simulator, which takes the options, or the
+        environment's own step where the reward comes from there or the environment does something
+        else than physics under the action.
+        """
+        if self._semantics.reward is not None and self._is_plain:
+            dynamics = MujocoDynamics(self.simulator, **options)
+            return dynamics if self._actions.is_identity else _Wrapped(self._actions, dynamics)
+        return _OwnDynamics(self, self._own_dynamics_op(**options))
+
+    def observe(self, state: Tensor, *, t: int = 0, context: Tensor | None = None) -> Tensor:
         """What the environment returns at reset to this state, [B, n_obs]."""
-        return self._semantics.observation(state)
+        context = self._context(state, context)
+        if self._semantics.observation is not None:
+            return self._semantics.observation(state, t=t, context=context)
+        op = self._own_observation or self._semantics.own_observation(
+            self._own_step, self.observation_size, self.name
+        )
+        nothing = state.new_zeros((len(state), 0), dtype=torch.float64)
+        rows, _ = batched(op.source.spec, state, nothing)
+        seen: Tensor = op(rows, nothing, _constants(t, context))[:, self.state_size :]
+        return seen
 
-    def reward(self, state: Tensor, action: Tensor, next_state: Tensor) -> Tensor:
-        """Rewards [B]."""
-        return self._semantics.reward(state, action, next_state)
+    def reward(
+        self,
+        state: Tensor,
+        action: Tensor,
+        next_state: Tensor,
+        *,
+        t: int = 0,
+        context: Tensor | None = None,
+    ) -> Tensor:
+        """Rewards [B].
 
-    def terminated(self, next_state: Tensor) -> Tensor:
+        One that comes from the environment's own step is a function of state and action: nothing
+        flows back into ``next_state``.
+        """
+        if self._semantics.reward is None:
+            return self.advance(state, action, t=t, context=context).reward
+        context = self._context(state, context)
+        return self._semantics.reward(
+            state, self._actions(action), next_state, t=t, context=context
+        )
+
+    def terminated(
+        self, next_state: Tensor, *, t: int = 0, context: Tensor | None = None
+    ) -> Tensor:
         """Which rows end, [B] bool."""
-        return self._semantics.terminated(next_state)
+        context = self._context(next_state, context)
+        return self._semantics.terminated(next_state, t=t, context=context)
 
-    def step(self, state: Tensor, action: Tensor) -> Transition:
+    def step(
+        self, state: Tensor, action: Tensor, *, t: int = 0, context: Tensor | None = None
+    ) -> Transition:
         """What ``env.step`` returns after ``env.set_state``, row by row, without derivatives.
 
         Args:
             state: [B, nx].
             action: [B, nu].
+            t: index of the step in its episode: the environment's clock stands at t dt.
+            context: [B, n].
 
         Returns:
             The transition, with derived quantities lagging as they do in the environment.
@@ -113,30 +164,33 @@ class GymnasiumTask(Task):
         Raises:
             ArgumentError: on a wrong shape.
             DivergenceError: naming the rows whose simulation diverged.
+            TaskError: if the environment raises.
         """
-        x = state.detach().to("cpu", torch.float64).numpy()
-        u = action.detach().to("cpu", torch.float64).numpy()
-        if x.ndim != 2 or x.shape[1] != self.state_size or u.shape != (len(x), self.action_size):
-            raise ArgumentError(
-                f"state and action must have shapes [B, {self.state_size}] and "
-                f"[B, {self.action_size}], got {list(x.shape)} and {list(u.shape)}"
-            )
-        following = np.empty_like(x)
-        observations = np.empty((len(x), self.observation_size))
-        rewards, ended = np.empty(len(x)), np.empty(len(x), dtype=bool)
-        diverged = []
-        with quiet():
-            for row in range(len(x)):
-                self._set_state(x[row])
-                observations[row], rewards[row], ended[row], _, _ = self._env.step(u[row])
-                following[row] = self._current_state()
-                if any(warning.number for warning in self._env.data.warning):
-                    diverged.append(row)
-        if diverged:
-            raise DivergenceError(
-                f"{self.name}: the simulation diverged in rows {diverged[:8]}", diverged
-            )
-        return Transition(*map(torch.from_numpy, (following, rewards, observations, ended)))
+        with torch.no_grad():
+            return self.advance(state, action, t=t, context=context)
+
+    def advance(
+        self,
+        state: Tensor,
+        action: Tensor,
+        *,
+        t: int = 0,
+        context: Tensor | None = None,
+        op: FirstOrderOp | None = None,
+    ) -> Transition:
+        """Take the environment's own step, differentiable in next state, reward and observation.
+
+        One sweep of finite differences of ``env.step`` serves all three; arguments and errors are
+        those of :meth:`step`. ``op``: the step with another rule of differentiation.
+        """
+        self._check_shapes(state, action)
+        rows, actions = batched(self._own_step.spec, state, self._actions(action))
+        context = self._context(state, context)
+        values = (op or self._own_op)(rows, actions, _constants(t, context))
+        nx = self.state_size
+        return Transition(
+            values[:, :nx], values[:, nx], values[:, nx + 2 :], values[:, nx + 1].detach() > 0.5
+        )
 
     def make_env(self, render_mode: str | None = None) -> Any:
         """Return a fresh environment, with its time limit.
@@ -167,124 +221,146 @@ class GymnasiumTask(Task):
             reason = " ".join(str(error).split()) or type(error).__name__
             raise TaskError(f"{self.name}: the environment cannot be made: {reason}") from error
 
-    def _set_state(self, state: np.ndarray) -> None:
-        env, spec = self._env, self.simulator.spec
-        qpos, qvel, act = spec.split(state)
-        mujoco.mj_resetData(env.model, env.data)
-        if spec.na:
-            env.data.act[:] = act
-        env.set_state(qpos, qvel)
+    def _make_own_step(self, **options: Any) -> EnvironmentStep:
+        low, high = self._inner_bounds
+        return EnvironmentStep(
+            self._env,
+            lambda: ActionMap(self.make_env(), self.name).inner,
+            self.simulator,
+            self._semantics.hidden,
+            low,
+            high,
+            self.name,
+            **options,
+        )
 
-    def _current_state(self) -> np.ndarray:
-        data = self._env.data
-        return np.concatenate([data.qpos, data.qvel, data.act])
+    def _own_dynamics_op(
+        self, *, method: str = "auto", eps: float | None = None, centered: bool = False
+    ) -> FirstOrderOp:
+        if method not in ("auto", "step"):
+            raise ArgumentError(
+                f"method {method!r} cannot differentiate {self.name}'s own step; legal: auto, step"
+            )
+        if eps is None and not centered:
+            return self._own_op
+        self.simulator.check_linearization("step", eps)
+        return FirstOrderOp(self._make_own_step(eps=eps, centered=centered))
 
-    def _check(self) -> None:
+    def _context(self, state: Tensor, context: Tensor | None) -> Tensor:
+        """Return the context [B, n] of rows, that of the last reset where none is given."""
+        if context is None:
+            return self._last_context.expand(len(state), -1)
+        if context.shape != (len(state), self.context_size):
+            raise ArgumentError(
+                f"context must have shape [{len(state)}, {self.context_size}], "
+                f"got {list(context.shape)}"
+            )
+        return context.detach().to("cpu", torch.float64)
+
+    def _check_shapes(self, state: Tensor, action: Tensor) -> None:
+        wanted = (len(state), self.action_size)
+        if state.ndim != 2 or state.shape[1] != self.state_size or action.shape != wanted:
+            raise ArgumentError(
+                f"state and action must have shapes [B, {self.state_size}] and "
+                f"[B, {self.action_size}], got {list(state.shape)} and {list(action.shape)}"
+            )
+
+    def _check(self) -> bool:
         """Hold physics and formulas against the environment's own step at a few states.
 
+        Returns:
+            Whether a step is plain physics under the action.
+
         Raises:
-            TaskError: if they contradict it by more than the lag of derived quantities explains.
+            TaskError: if formulas contradict the step by more than the lag of derived quantities
+                explains, or the step does not repeat.
         """
-        state = self.reset(_PROBES, torch.Generator().manual_seed(0))
+        state, context = self.start(_PROBES, torch.Generator().manual_seed(0))
         low, high = self.action_low.clamp(min=-1), self.action_high.clamp(max=1)
         share = torch.rand(_PROBES, self.action_size, generator=torch.Generator().manual_seed(1))
         action = low + (high - low) * share
-        real = self.step(state, action)
-        simulated = torch.from_numpy(self.simulator.step(state.numpy(), action.numpy()))
-        if not _close(simulated, real.next_state, 1e-5):
-            raise TaskError(
-                f"{self.name}: its step does something other than {self._env.frame_skip} "
-                "physics steps with the action as control"
-            )
-        if "observation" not in self._semantics.missing:
-            observed = self.observe(real.next_state)
+        given, inner = _constants(0, context), self._actions(action).to(torch.float64)
+        if not self._semantics.is_stock:
+            with quiet():
+                self._own_step.check_repeats(state.numpy(), inner.numpy(), given.numpy())
+        real = self.step(state, action, context=context)
+        if self._semantics.observation is not None:
+            observed = self.observe(real.next_state, t=1, context=context)
             if observed.shape != real.observation.shape:
                 raise TaskError(
                     f"{self.name}: tensor_observation gives {observed.shape[-1]} numbers, "
                     f"the observation space has {self.observation_size}"
                 )
-            if not _close(observed, real.observation, _LAG):
+            own = "tensor_observation" in self._semantics.own
+            if own and not _close(observed, real.observation, _LAG):
                 raise TaskError(
                     f"{self.name}: tensor_observation contradicts the observation of its step"
                 )
-        if "reward" not in self._semantics.missing:
-            reward = self.reward(state, action, real.next_state)
+        if self._semantics.reward is not None:
+            reward = self.reward(state, action, real.next_state, context=context)
             if reward.shape != real.reward.shape or not _close(reward, real.reward, _LAG):
                 raise TaskError(
                     f"{self.name}: its torch reward gives {reward.tolist()} where its step gives "
                     f"{real.reward.tolist()}; give it a tensor_reward that agrees"
                 )
+        if inner.shape[1] != self.simulator.spec.nu:
+            return False
+        simulated = torch.from_numpy(self.simulator.step(state.numpy(), inner.numpy()))
+        return _close(simulated, real.next_state, 1e-5)
 
 
-class _OwnSemantics:
-    """The environment's tensor methods, with stock formulas where it has none.
+class _Wrapped(nn.Module):
+    """Dynamics under the action of a wrapped environment."""
 
-    What has neither is ``missing``: it raises when it is asked for, so that an environment can
-    still be simulated and evaluated in.
-    """
+    def __init__(self, actions: ActionMap, dynamics: nn.Module):
+        super().__init__()
+        self._actions, self.dynamics = actions, dynamics
 
-    def __init__(self, env: Any, simulator: Simulator):
-        stock: Any = None
-        same_observation = same_step = False
-        base: Any
-        for base, formulas in STOCK.items():
-            if isinstance(env, base):
-                stock = formulas(env, simulator)
-                same_observation = type(env)._get_obs is base._get_obs
-                same_step = type(env).step is base.step
-        self._name = type(env).__name__
-        self.missing: list[str] = []
-        self.observation = self._choose(
-            env, "observation", "tensor_observation(state)", stock if same_observation else None
-        )
-        self.reward = self._choose(
-            env, "reward", "tensor_reward(state, action, next_state)", stock if same_step else None
-        )
-        # An environment of one's own without tensor_terminated ends by its time limit alone.
-        ends = getattr(env, "tensor_terminated", None)
-        self.terminated = ends or (stock.terminated if stock else _never)
-
-    def _choose(self, env: Any, name: str, method: str, stock: Any) -> Any:
-        own = getattr(env, method.partition("(")[0], None)
-        if own is not None:
-            return own
-        if stock is not None:
-            return getattr(stock, name)
-        self.missing.append(name)
-
-        def refuse(*_: Tensor) -> Tensor:
-            raise TaskError(
-                f"{self._name} has no torch formula of its {name}: give it the method {method}"
-            )
-
-        return refuse
+    def forward(self, state: Tensor, action: Tensor) -> Tensor:
+        """[B, nx], [B, nu] -> [B, nx]."""
+        following: Tensor = self.dynamics(state, self._actions(action))
+        return following
 
 
-def _never(next_state: Tensor) -> Tensor:
-    return torch.zeros(len(next_state), dtype=torch.bool)
+class _OwnDynamics(nn.Module):
+    """The next state of an environment's own step."""
+
+    def __init__(self, task: GymnasiumTask, op: FirstOrderOp):
+        super().__init__()
+        self._task, self._op = task, op
+
+    def forward(
+        self, state: Tensor, action: Tensor, *, t: int = 0, context: Tensor | None = None
+    ) -> Tensor:
+        """[B, nx], [B, nu] -> [B, nx]."""
+        return self._task.advance(state, action, t=t, context=context, op=self._op).next_state
+
+
+def _constants(t: int, context: Tensor) -> Tensor:
+    return torch.cat([context.new_full((len(context), 1), float(t)), context], dim=1)
 
 
 def _close(ours: Tensor, theirs: Tensor, tolerance: float) -> bool:
     return bool(((ours - theirs).abs() <= tolerance * (1 + theirs.abs())).all())
 
 
-def _unwrapped(wrapped: Any, name: str) -> Any:
-    layer = wrapped
-    while isinstance(layer, gymnasium.Wrapper):
-        if not isinstance(layer, _HARMLESS):
-            raise TaskError(
-                f"{name}: the wrapper {type(layer).__name__} changes the environment in a way that "
-                f"has no derivative here; legal: {', '.join(w.__name__ for w in _HARMLESS)}"
-            )
-        layer = layer.env
-    if not isinstance(layer, MujocoEnv):
-        raise TaskError(f"{name}: {type(layer).__name__} is not a gymnasium.envs.mujoco.MujocoEnv")
-    return layer
+def _width(space: Any, name: str, what: str) -> int:
+    shape = space.shape
+    if not isinstance(space, gymnasium.spaces.Box) or shape is None or len(shape) != 1:
+        raise TaskError(f"{name}: {what} must be vectors of numbers, the space is {space}")
+    return int(shape[0])
+
+
+def _bounds_of(space: Any) -> tuple[Tensor, Tensor]:
+    low, high = space.low.astype(np.float64), space.high.astype(np.float64)
+    return torch.from_numpy(low), torch.from_numpy(high)
 
 
 def _action_bounds(env: Any) -> tuple[Tensor, Tensor]:
     """Bounds in double precision: the action space rounds the model's control range to single."""
-    low, high = env.action_space.low.astype(np.float64), env.action_space.high.astype(np.float64)
+    low, high = (bound.numpy() for bound in _bounds_of(env.action_space))
+    if len(low) != env.model.nu:  # the environment makes its controls of other actions
+        return _bounds_of(env.action_space)
     limited = env.model.actuator_ctrllimited.astype(bool)
     exact_low, exact_high = env.model.actuator_ctrlrange.T
     low = np.where(limited & np.isclose(low, exact_low), exact_low, low)

@@ -9,16 +9,18 @@ import torch
 from torch import Tensor, nn
 
 from mbrl.physics import Simulator
-from mbrl.types import Transition
+from mbrl.types import Start, Transition
 
 
 class Task(ABC):
     r"""A Markov decision process whose pieces are functions on batches of states.
 
-    .. math:: \max_\pi \; E \sum_t r(x_t, u_t, x_{t+1}), \qquad x_{t+1} = F(x_t, u_t),
-              \qquad u_t = \pi(o(x_t))
+    .. math:: \max_\pi \; E \sum_t r(x_t, u_t, x_{t+1}; t, c), \qquad x_{t+1} = F(x_t, u_t),
+              \qquad u_t = \pi(o(x_t; t, c))
 
-    A task holds no current state: every method is a function of its arguments.
+    with a context c (goals, references) that is drawn with the initial state and constant in an
+    episode. A task holds no current state: every method is a function of its arguments, and copies
+    of a graph share their task.
 
     Attributes:
         name: the id it was made from.
@@ -26,6 +28,7 @@ class Task(ABC):
         max_episode_steps: length at which an episode is cut, or None.
         state_size: nx.
         observation_size: n_obs.
+        context_size: n; 0 if there is none.
         action_low: smallest action, [nu] float64; -inf where unbounded.
         action_high: largest action, [nu] float64; inf where unbounded.
     """
@@ -35,6 +38,7 @@ class Task(ABC):
     max_episode_steps: int | None
     state_size: int
     observation_size: int
+    context_size: int = 0
     action_low: Tensor
     action_high: Tensor
 
@@ -44,29 +48,58 @@ class Task(ABC):
         return len(self.action_low)
 
     @abstractmethod
+    def start(self, batch: int, generator: torch.Generator) -> Start:
+        """Draw initial states [batch, nx] and their contexts [batch, n]."""
+
     def reset(self, batch: int, generator: torch.Generator) -> Tensor:
         """Draw initial states [batch, nx] from the start distribution."""
+        return self.start(batch, generator).state
 
     @abstractmethod
     def dynamics(self, **options: Any) -> nn.Module:
-        """Return the differentiable map (state [B,nx], action [B,nu]) -> next state [B,nx]."""
+        """Return the differentiable map (state [B,nx], action [B,nu]) -> next state [B,nx].
+
+        Its forward may declare the keywords ``t`` and ``context``.
+        """
 
     @abstractmethod
-    def observe(self, state: Tensor) -> Tensor:
+    def observe(self, state: Tensor, *, t: int = 0, context: Tensor | None = None) -> Tensor:
         """Return what an agent sees of states [B, nx] by themselves, [B, n_obs]."""
 
     @abstractmethod
-    def reward(self, state: Tensor, action: Tensor, next_state: Tensor) -> Tensor:
+    def reward(
+        self,
+        state: Tensor,
+        action: Tensor,
+        next_state: Tensor,
+        *,
+        t: int = 0,
+        context: Tensor | None = None,
+    ) -> Tensor:
         """Return rewards [B], differentiable where they are functions of the arguments."""
 
     @abstractmethod
-    def terminated(self, next_state: Tensor) -> Tensor:
+    def terminated(
+        self, next_state: Tensor, *, t: int = 0, context: Tensor | None = None
+    ) -> Tensor:
         """Return which rows [B] bool end an episode on arriving at ``next_state`` [B, nx]."""
 
     @abstractmethod
-    def step(self, state: Tensor, action: Tensor) -> Transition:
+    def step(
+        self, state: Tensor, action: Tensor, *, t: int = 0, context: Tensor | None = None
+    ) -> Transition:
         """Take one exact step from set states, without derivatives."""
+
+    @abstractmethod
+    def advance(
+        self, state: Tensor, action: Tensor, *, t: int = 0, context: Tensor | None = None
+    ) -> Transition:
+        """Take one step whose next state, reward and observation are differentiable."""
 
     @abstractmethod
     def make_env(self, render_mode: str | None = None) -> Any:
         """Return a fresh ``gymnasium.Env`` of this task."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Task:
+        """There is nothing in a task that two graphs could not share."""
+        return self

@@ -189,11 +189,11 @@ def test_weights_returns_and_gradients_that_are_not_finite_stop_the_run(monkeypa
         algorithm.update()
     algorithm = make(horizon=3, batch=2)
     reward = algorithm._task.reward
-    monkeypatch.setattr(algorithm._task, "reward", lambda *x: reward(*x) * float("inf"))
+    monkeypatch.setattr(algorithm._task, "reward", lambda *x, **k: reward(*x, **k) * float("inf"))
     with pytest.raises(DivergenceError, match="the return is not finite"):
         algorithm.update()
 
-    def infinite_slope(*x):
+    def infinite_slope(*x, **_):
         return (x[2].sum(-1) * 0).sqrt()
 
     algorithm = make(horizon=3, batch=2, clip_value=0.1)

@@ -8,7 +8,7 @@ import torch
 
 import mbrl
 from mbrl.errors import ArgumentError
-from mbrl.graph import GraphPolicy, Node
+from mbrl.graph import GraphPolicy, Node, Step
 from mbrl.registry import NODES
 
 SMOOTH = "mbrl/SmoothInvertedPendulum-v0"
@@ -32,7 +32,7 @@ def test_unroll_equals_the_loop_written_out(pendulum):
     policy, noise = graph.nodes["policy"].policy, torch.Generator().manual_seed(5)
     x = state
     for t in range(6):
-        u = policy(pendulum.observe(x), generator=noise)
+        u = policy(pendulum.observe(x), Step(generator=noise))
         following = torch.from_numpy(pendulum.simulator.step(x.numpy(), u.detach().numpy()))
         assert torch.equal(trajectory.states[t], x)
         assert torch.equal(trajectory.values["observation"][t], pendulum.observe(x))

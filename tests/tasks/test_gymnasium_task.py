@@ -129,6 +129,11 @@ class Contradiction(HalfCheetahEnv):
         return -5 * reward - 1, info
 
 
+class WrongReward(HalfCheetahEnv):
+    def tensor_reward(self, state, action, next_state):
+        return -(action**2).sum(-1)
+
+
 class OtherObservation(OwnReward):
     def tensor_observation(self, state):
         return state + 7
@@ -172,18 +177,9 @@ def test_environments_that_cannot_serve_are_refused_by_name(registered):
     with pytest.raises(TaskError, match=r"cannot be made:.*unexpected keyword argument 'wight'"):
         mbrl.make_task("HalfCheetah-v5", wight=1)
     with pytest.raises(TaskError, match=r"torch reward gives .* where its step gives"):
-        mbrl.make_task(registered(Contradiction))
+        mbrl.make_task(registered(WrongReward))
     with pytest.raises(TaskError, match="tensor_observation contradicts the observation"):
         mbrl.make_task(registered(OtherObservation))
-    with pytest.raises(TaskError, match="its step does something other than 2 physics steps"):
-        mbrl.make_task(registered(OtherAction))
-    wrapper = gymnasium.envs.registration.WrapperSpec(
-        "RescaleAction",
-        "gymnasium.wrappers:RescaleAction",
-        {"min_action": np.float32(-1), "max_action": np.float32(1)},
-    )
-    with pytest.raises(TaskError, match="the wrapper RescaleAction changes the environment"):
-        mbrl.make_task(registered(OwnReward, additional_wrappers=(wrapper,)))
     with pytest.raises(ArgumentError, match="task must be a non-empty string"):
         mbrl.make_task("")
     with pytest.raises(UnknownNameError, match="names a module"):
@@ -196,18 +192,14 @@ def test_shapes_are_checked():
         task.step(torch.zeros(3, 10), torch.zeros(2, 2))
 
 
-def test_an_environment_without_formulas_can_be_simulated_and_evaluated_in(registered):
+def test_an_environment_without_formulas_is_differentiated_in_its_own_step(registered):
     task = mbrl.make_task(registered(NoFormula), threads=1)
     state = task.reset(2, torch.Generator().manual_seed(0))
-    transition = task.step(state, torch.zeros(2, 1, dtype=torch.float64))
+    action = torch.zeros(2, 1, dtype=torch.float64)
+    transition = task.step(state, action)
     assert transition.reward.tolist() == [2.0, 2.0]
     assert task.observe(state).equal(state)
-    with pytest.raises(TaskError, match=r"NoFormula has no torch formula of its reward: give it"):
-        task.reward(state, torch.zeros(2, 1), state)
-    ant = mbrl.make_task("Ant-v5", threads=1)
-    assert ant.observation_size == 105
-    with pytest.raises(TaskError, match=r"AntEnv has no torch formula of its observation"):
-        ant.observe(ant.reset(1, torch.Generator().manual_seed(0)))
+    assert task.reward(state, action, state).tolist() == [2.0, 2.0]
 
 
 def test_a_diverged_row_is_named_and_never_reset():

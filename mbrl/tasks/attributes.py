@@ -1,0 +1,114 @@
+"""Saving and restoring the Python attributes of an environment."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mbrl.types import Array
+
+# Gymnasium's own machinery, which no step depends on.
+_MACHINERY = (
+    "_ezpickle_args",
+    "_ezpickle_kwargs",
+    "_np_random_seed",
+    "metadata",
+    "observation_structure",
+    "render_mode",
+    "spec",
+)
+_ATOMS = (bool, int, float, str, bytes, np.generic, type(None))
+_CONTAINERS = (list, tuple, set, dict)
+
+
+class RandomState(NamedTuple):
+    """Where a random generator stands."""
+
+    state: Any
+
+
+Snapshot = Mapping[str, Any]
+
+
+def snapshot(env: Any) -> Snapshot:
+    """Return copies of the attributes that are plain data, arrays or random generators.
+
+    Other objects (the model, a renderer, an open file) are left out: they are not saved.
+    """
+    saved: dict[str, Any] = {}
+    for key, value in vars(env).items():
+        if key in _MACHINERY:
+            continue
+        if isinstance(value, np.random.Generator):
+            saved[key] = RandomState(copy.deepcopy(value.bit_generator.state))
+        elif _is_plain(value):
+            saved[key] = _copied(value)
+    return saved
+
+
+def restore(env: Any, saved: Snapshot) -> None:
+    """Put attributes back; plain ones that came since are removed."""
+    own = vars(env)
+    for key in [k for k, v in own.items() if k not in saved and k not in _MACHINERY]:
+        if _is_plain(own[key]):
+            delattr(env, key)
+    for key, value in saved.items():
+        if isinstance(value, RandomState):
+            own[key].bit_generator.state = value.state
+        else:
+            own[key] = _copied(value)
+
+
+def changed(before: Snapshot, after: Snapshot) -> list[str]:
+    """Return the names of attributes that differ between two snapshots."""
+    keys = dict.fromkeys([*before, *after])
+    return [k for k in keys if k not in before or k not in after or _differ(before[k], after[k])]
+
+
+def packed(value: Any) -> Array | None:
+    """Return a number, an array or a list of numbers as a flat array; None for anything else."""
+    if isinstance(value, str | bytes | dict | set | RandomState) or value is None:
+        return None
+    try:
+        array = np.asarray(value)
+    except ValueError:  # a ragged list
+        return None
+    return array.astype(np.float64).ravel() if array.dtype.kind in "biuf" else None
+
+
+def unpacked(like: Any, values: Array) -> Any:
+    """Return numbers (n) in the form of ``like``, which :func:`packed` gave n numbers of."""
+    array: NDArray[Any] = np.asarray(like)
+    found = values.reshape(array.shape).astype(array.dtype)
+    if isinstance(like, np.ndarray):
+        return found
+    if isinstance(like, list | tuple):
+        return type(like)(found.tolist())
+    return type(like)(found.item())
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, _ATOMS):
+        return True
+    if isinstance(value, np.ndarray):
+        return value.dtype != object
+    if type(value) in _CONTAINERS:
+        items = [*value.keys(), *value.values()] if isinstance(value, dict) else value
+        return all(map(_is_plain, items))
+    return False
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, _ATOMS):
+        return value
+    return value.copy() if isinstance(value, np.ndarray) else copy.deepcopy(value)
+
+
+def _differ(one: Any, other: Any) -> bool:
+    """Whether two plain values differ in any bit."""
+    return pickle.dumps(_copied(one)) != pickle.dumps(_copied(other))

@@ -1,0 +1,48 @@
+"""Torch functions of an environment, called with the keywords that they declare."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+KEYWORDS = ("t", "context")
+
+
+def declared(function: Callable[..., Any]) -> tuple[str, ...]:
+    """Return which of ``t`` and ``context`` a function takes."""
+    parameters = inspect.signature(function).parameters
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return KEYWORDS
+    return tuple(name for name in KEYWORDS if name in parameters)
+
+
+class Formula:
+    """A function of tensors [B, ...] that may declare the keywords ``t`` and ``context``.
+
+    Args:
+        function: the function.
+        enter: puts the context of one row [n] into the environment, for a function that reads its
+            attributes instead of declaring ``context``: it is then called row by row.
+    """
+
+    def __init__(
+        self, function: Callable[..., Tensor], enter: Callable[[Tensor], None] | None = None
+    ):
+        self._function, self._enter = function, enter
+        self._keywords = declared(function)
+
+    def __call__(self, *values: Tensor, t: int, context: Tensor) -> Tensor:
+        """Call the function on tensors [B, ...] and a context [B, n]."""
+        given = {"t": t, "context": context}
+        keywords = {name: given[name] for name in self._keywords}
+        if self._enter is None:
+            return self._function(*values, **keywords)
+        rows = []
+        for i in range(len(values[0])):
+            self._enter(context[i])
+            rows.append(self._function(*(value[i : i + 1] for value in values), **keywords))
+        return torch.cat(rows)

@@ -1,0 +1,141 @@
+"""What a step of an environment depends on beside [qpos, qvel, act]: attributes and user inputs."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import mujoco
+import numpy as np
+from numpy.typing import NDArray
+
+from mbrl.errors import TaskError
+from mbrl.tasks.attributes import (
+    RandomState,
+    Snapshot,
+    changed,
+    packed,
+    restore,
+    snapshot,
+    unpacked,
+)
+from mbrl.types import Array
+
+_RESETS = 16  # resets that are compared to find out what a reset draws
+_MODELS = 3  # of which the model is compared, too
+# What is set in MjData from outside: applied forces, mocap poses, userdata ...; not the controls.
+_INPUTS = int(mujoco.mjtState.mjSTATE_USER) & ~int(mujoco.mjtState.mjSTATE_CTRL)
+_DECLARED = "context"
+
+
+class Saved(NamedTuple):
+    """Attributes and user inputs of an environment at one moment."""
+
+    attributes: Snapshot
+    inputs: Array
+
+    @classmethod
+    def of(cls, env: Any) -> Saved:
+        """Save an environment's."""
+        inputs = np.empty(mujoco.mj_stateSize(env.model, _INPUTS))
+        if len(inputs):
+            mujoco.mj_getState(env.model, env.data, inputs, _INPUTS)
+        return cls(snapshot(env), inputs)
+
+    def restore(self, env: Any) -> None:
+        """Put them back."""
+        restore(env, self.attributes)
+        if len(self.inputs):
+            mujoco.mj_setState(env.model, env.data, self.inputs, _INPUTS)
+
+    def changed(self, after: Saved) -> list[str]:
+        """Return the names of what differs."""
+        names = changed(self.attributes, after.attributes)
+        return names if np.array_equal(self.inputs, after.inputs) else [*names, "user inputs"]
+
+
+class HiddenState:
+    r"""Attributes and user inputs of an environment, as a vector per episode.
+
+    A reset may draw more than a state: a goal kept in an attribute, the pose of a mocap body. Such
+    numbers make up the context c of an episode, so that a step from a set state is a function of
+    (x, u; t, c); all other attributes are put back to what they are after a reset. An environment
+    with an attribute ``context`` says itself what its context is.
+
+    Args:
+        env: the bare environment; it is reset several times.
+        name: its id, for messages.
+        draws: whether its resets can draw more than a state that its step depends on.
+
+    Attributes:
+        size: length of c.
+        drawn: names of the attributes that c holds.
+
+    Raises:
+        TaskError: if a reset draws what is no number, or changes the model.
+    """
+
+    def __init__(self, env: Any, name: str, *, draws: bool = True):
+        self._name = name
+        resets, models = [], set()
+        for seed in range(_RESETS if draws else 1):
+            env.reset(seed=seed)
+            resets.append(Saved.of(env))
+            if seed < _MODELS:
+                models.add(_model_bytes(env.model))
+        if len(models) > 1:
+            raise TaskError(
+                f"{name}: its reset changes the model, so that episodes differ in their physics; "
+                "keep goals in attributes or mocap bodies"
+            )
+        self._base = resets[-1]
+        attributes = self._base.attributes
+        self.drawn: list[str] = []
+        self._drawn_inputs: NDArray[np.intp] = np.empty(0, dtype=np.intp)
+        if _DECLARED in attributes:
+            self.drawn = [_DECLARED]
+        else:
+            differing = {key for one in resets for key in changed(attributes, one.attributes)}
+            self.drawn = sorted(
+                key for key in differing if not isinstance(attributes.get(key), RandomState)
+            )
+            inputs = np.array([one.inputs for one in resets])
+            self._drawn_inputs = np.flatnonzero((inputs != inputs[-1]).any(0))
+        self.size = len(self.read(env))
+
+    def read(self, env: Any) -> Array:
+        """Return c of the environment as it stands, (n).
+
+        Raises:
+            TaskError: if an attribute is no number, or not of the shape that it had.
+        """
+        parts = [np.zeros(0)]
+        for key in self.drawn:
+            value, like = packed(getattr(env, key, None)), packed(self._base.attributes.get(key))
+            if value is None or like is None or value.shape != like.shape:
+                raise TaskError(
+                    f"{self._name}: its reset draws the attribute {key!r}, now "
+                    f"{getattr(env, key, 'missing')!r}; what a reset draws must be numbers or "
+                    "arrays of one shape"
+                )
+            parts.append(value)
+        return np.concatenate([*parts, Saved.of(env).inputs[self._drawn_inputs]])
+
+    def write(self, env: Any, context: Array) -> None:
+        """Put attributes and user inputs back, those of ``context`` (n) included."""
+        attributes, inputs = self._base
+        restore(env, attributes)
+        start = 0
+        for key in self.drawn:
+            end = start + np.size(attributes[key])
+            setattr(env, key, unpacked(attributes[key], context[start:end]))
+            start = end
+        if len(inputs):
+            inputs = inputs.copy()
+            inputs[self._drawn_inputs] = context[start:]
+            mujoco.mj_setState(env.model, env.data, inputs, _INPUTS)
+
+
+def _model_bytes(model: mujoco.MjModel) -> bytes:
+    buffer: NDArray[np.uint8] = np.empty(mujoco.mj_sizeModel(model), dtype=np.uint8)
+    mujoco.mj_saveModel(model, None, buffer)
+    return buffer.tobytes()

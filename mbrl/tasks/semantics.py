@@ -1,0 +1,118 @@
+"""What an environment makes of states and actions: its own torch methods, ours, or its step."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable
+from types import FunctionType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mbrl.errors import TaskError
+from mbrl.ops import FirstOrderOp
+from mbrl.physics import Simulator
+from mbrl.tasks.formulas import Formula, declared
+from mbrl.tasks.hidden import HiddenState
+from mbrl.tasks.own_step import EnvironmentObservation, EnvironmentStep
+from mbrl.tasks.stock import STOCK
+
+_METHODS = ("tensor_observation", "tensor_reward", "tensor_terminated")
+# What a subclass of a stock environment may override while our formulas stay right: what observes,
+# and what its step does not use.
+_OBSERVING = {"_get_obs", "contact_forces"}
+_BESIDE_STEP = {"__doc__", "__init__", "__module__", "_get_obs", "_get_reset_info", "reset_model"}
+
+
+class Semantics:
+    """Observation, reward and termination of one environment.
+
+    Each is the environment's ``tensor_`` method where it has one, else our formula of the stock
+    environment that it takes the method in question from. A reward that has neither is
+    differentiated in the environment's own step, an observation in its own ``_get_obs``.
+
+    Args:
+        env: the bare environment.
+        simulator: its physics.
+        name: its id, for messages.
+
+    Attributes:
+        observation: the formula, or None.
+        reward: the formula, or None.
+        terminated: the formula.
+        hidden: attributes and user inputs.
+        is_stock: whether it is a stock environment itself.
+        own: which ``tensor_`` methods the environment has.
+    """
+
+    def __init__(self, env: Any, simulator: Simulator, name: str):
+        stock: Any = None
+        same_observation = same_step = False
+        base: Any
+        for base, formulas in STOCK.items():
+            if isinstance(env, base):
+                stock = formulas(env, simulator)
+                same_observation = _same(type(env), base, _OBSERVING)
+                same_step = _same(type(env), base, set(vars(base)) - _BESIDE_STEP)
+        self.is_stock = type(env) in STOCK
+        self.own = [m for m in _METHODS if callable(getattr(env, m, None))]
+        self.hidden = HiddenState(env, name, draws=not self.is_stock)
+        self._env = env
+        self.observation = self._formula(
+            "tensor_observation", getattr(stock, "observation", None) if same_observation else None
+        )
+        self.reward = self._formula(
+            "tensor_reward", getattr(stock, "reward", None) if same_step else None
+        )
+        # An environment of one's own without tensor_terminated ends by its time limit alone.
+        ends = self._formula("tensor_terminated", stock.terminated if stock else _never)
+        self.terminated = ends or Formula(_never)
+
+    def own_observation(self, steps: EnvironmentStep, size: int, name: str) -> Any:
+        """Return the op (x; t, c) -> (x, o) of the environment's own observation.
+
+        Raises:
+            TaskError: if it has no method ``_get_obs``.
+        """
+        if not callable(getattr(self._env, "_get_obs", None)):
+            raise TaskError(
+                f"{name}: {type(self._env).__name__} has no torch formula of its observation: "
+                "give it the method tensor_observation(state), or _get_obs()"
+            )
+        return FirstOrderOp(EnvironmentObservation(steps, self._env, size, name))
+
+    def _formula(self, method: str, default: Any) -> Formula | None:
+        if method not in self.own:
+            return None if default is None else Formula(default)
+        own = getattr(self._env, method)
+        if "context" in declared(own) or not _names(own).intersection(self.hidden.drawn):
+            return Formula(own)
+        return Formula(own, self._enter)
+
+    def _enter(self, context: Tensor) -> None:
+        self.hidden.write(self._env, context.detach().numpy())
+
+
+def _same(kind: type, base: type, names: Iterable[str]) -> bool:
+    """Whether a class has these functions and properties from ``base``."""
+    return all(
+        inspect.getattr_static(kind, name) is inspect.getattr_static(base, name)
+        for name in names
+        if isinstance(vars(base).get(name), FunctionType | property)
+    )
+
+
+def _never(next_state: Tensor) -> Tensor:
+    return torch.zeros(len(next_state), dtype=torch.bool)
+
+
+def _names(function: Callable[..., Any]) -> set[str]:
+    """Return the attributes that a function's code reads, those of inner functions included."""
+    codes, names = [getattr(function, "__code__", None)], set()
+    while codes:
+        code = codes.pop()
+        if code is not None:
+            names.update(code.co_names)
+            codes += [c for c in code.co_consts if hasattr(c, "co_names")]
+    return names

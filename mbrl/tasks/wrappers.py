@@ -1,0 +1,84 @@
+"""Gymnasium wrappers around a MuJoCo environment: what they do to an action, in torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium.envs.mujoco import MujocoEnv
+from gymnasium.wrappers import (
+    ClipAction,
+    OrderEnforcing,
+    PassiveEnvChecker,
+    RecordEpisodeStatistics,
+    RescaleAction,
+    TimeLimit,
+)
+from torch import Tensor
+
+from mbrl.errors import TaskError
+
+_HARMLESS = (TimeLimit, OrderEnforcing, PassiveEnvChecker, RecordEpisodeStatistics)
+_UNDERSTOOD = (*_HARMLESS, RescaleAction, ClipAction)
+
+
+class ActionMap:
+    """From the action a wrapped environment takes to the action of the environment inside.
+
+    Args:
+        env: the wrapped environment.
+        name: its id, for messages.
+
+    Attributes:
+        inner: the bare environment.
+
+    Raises:
+        TaskError: if a wrapper changes more than the action, or what is inside is not MuJoCo's.
+    """
+
+    def __init__(self, env: Any, name: str):
+        self._layers: list[Callable[[Tensor], Tensor]] = []
+        while isinstance(env, gymnasium.Wrapper):
+            # A subclass may do anything.
+            if type(env) not in _UNDERSTOOD:
+                raise TaskError(
+                    f"{name}: the wrapper {type(env).__name__} changes the environment in a way "
+                    f"that has no derivative here; legal: "
+                    f"{', '.join(sorted(w.__name__ for w in _UNDERSTOOD))}"
+                )
+            if isinstance(env, RescaleAction):
+                self._layers.append(_affine(env.func, env.action_space.shape))
+            elif isinstance(env, ClipAction):
+                self._layers.append(_clamp(env.env.action_space))
+            env = env.env
+        if not isinstance(env, MujocoEnv):
+            raise TaskError(
+                f"{name}: {type(env).__name__} is not a gymnasium.envs.mujoco.MujocoEnv"
+            )
+        self.inner: Any = env
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether actions pass unchanged."""
+        return not self._layers
+
+    def __call__(self, action: Tensor) -> Tensor:
+        """[..., nu] -> [..., nu]; beyond the bounds of a ClipAction nothing flows back."""
+        for layer in self._layers:
+            action = layer(action)
+        return action
+
+
+def _affine(function: Any, shape: Any) -> Callable[[Tensor], Tensor]:
+    offset = np.asarray(function(np.zeros(shape)), dtype=np.float64)
+    slope = np.asarray(function(np.ones(shape)), dtype=np.float64) - offset
+    scale, shift = torch.from_numpy(slope), torch.from_numpy(offset)
+    return lambda action: shift + scale * action
+
+
+def _clamp(space: Any) -> Callable[[Tensor], Tensor]:
+    low, high = (torch.from_numpy(b.astype(np.float64)) for b in (space.low, space.high))
+    return lambda action: action.clamp(low, high)
