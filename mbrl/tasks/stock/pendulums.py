@@ -1,37 +1,14 @@
-"""Observations, rewards and terminations of Gymnasium's own environments, in torch.
-
-One class each. They are the environments' formulas written as functions of states, with the weights
-of the very instance; every task holds them against the environment's own ``step`` when it is made.
-"""
+"""Poles on a cart: InvertedPendulum, InvertedDoublePendulum."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
-from gymnasium.envs.mujoco import MujocoEnv
-from gymnasium.envs.mujoco.half_cheetah_v5 import HalfCheetahEnv
-from gymnasium.envs.mujoco.inverted_double_pendulum_v5 import InvertedDoublePendulumEnv
-from gymnasium.envs.mujoco.inverted_pendulum_v5 import InvertedPendulumEnv
-from gymnasium.envs.mujoco.swimmer_v5 import SwimmerEnv
 from torch import Tensor
 
 from mbrl.physics import Simulator
-
-
-class Semantics(Protocol):
-    """What an environment makes of states and actions."""
-
-    def observation(self, state: Tensor) -> Tensor:
-        """[B, nx] -> [B, n_obs]."""
-
-    def reward(self, state: Tensor, action: Tensor, next_state: Tensor) -> Tensor:
-        """[B, nx], [B, nu], [B, nx] -> [B]."""
-
-    def terminated(self, next_state: Tensor) -> Tensor:
-        """[B, nx] -> [B] bool."""
 
 
 class InvertedPendulumSemantics:
@@ -94,46 +71,3 @@ class InvertedDoublePendulumSemantics:
         first, second = state[:, 1], state[:, 1] + state[:, 2]
         x = state[:, 0] + self._lower * first.sin() + self._upper * second.sin()
         return x, self._lower * first.cos() + self._upper * second.cos()
-
-
-class _ForwardSemantics:
-    """Run along x, cheaply: weighted mean velocity over the step less squared controls."""
-
-    def __init__(self, env: Any, simulator: Simulator):
-        self._dt = simulator.dt
-        self._forward_weight = env._forward_reward_weight
-        self._control_weight = env._ctrl_cost_weight
-        self._hidden = self._positions if env._exclude_current_positions_from_observation else 0
-
-    _positions = 1  # leading coordinates that the observation may leave out
-
-    def observation(self, state: Tensor) -> Tensor:
-        """Positions, without the leading ones if so configured, and velocities."""
-        return state[:, self._hidden :]
-
-    def reward(self, state: Tensor, action: Tensor, next_state: Tensor) -> Tensor:
-        """Forward reward less control cost."""
-        velocity = (next_state[:, 0] - state[:, 0]) / self._dt
-        return self._forward_weight * velocity - self._control_weight * action.square().sum(-1)
-
-    def terminated(self, next_state: Tensor) -> Tensor:
-        """Never."""
-        return torch.zeros(len(next_state), dtype=torch.bool)
-
-
-class HalfCheetahSemantics(_ForwardSemantics):
-    """A planar cheetah that runs forward."""
-
-
-class SwimmerSemantics(_ForwardSemantics):
-    """A planar three-link swimmer that swims forward."""
-
-    _positions = 2
-
-
-STOCK: dict[type[MujocoEnv], Callable[[Any, Simulator], Semantics]] = {
-    InvertedPendulumEnv: InvertedPendulumSemantics,
-    InvertedDoublePendulumEnv: InvertedDoublePendulumSemantics,
-    HalfCheetahEnv: HalfCheetahSemantics,
-    SwimmerEnv: SwimmerSemantics,
-}
