@@ -1,5 +1,6 @@
 """Differentiable ops: MuJoCo's physics as ``torch.autograd.Function``s."""
 
 from mbrl.ops.dynamics import MujocoDynamics
+from mbrl.ops.fields import MujocoFields
 
-__all__ = ["MujocoDynamics"]
+__all__ = ["MujocoDynamics", "MujocoFields"]
