@@ -2,6 +2,7 @@
 
 from mbrl.ops.batch import batched
 from mbrl.ops.dynamics import MujocoDynamics
+from mbrl.ops.fields import MujocoFields
 from mbrl.ops.first_order import FirstOrderOp
 
-__all__ = ["FirstOrderOp", "MujocoDynamics", "batched"]
+__all__ = ["FirstOrderOp", "MujocoDynamics", "MujocoFields", "batched"]

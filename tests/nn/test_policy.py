@@ -18,7 +18,7 @@ def make(kind, seed=0, **options):
 @pytest.mark.parametrize("kind", [DeterministicMLP, GaussianMLP])
 def test_actions_are_float64_and_inside_their_bounds(kind):
     policy = make(kind, output_scale=100.0)
-    observation = 10 * torch.randn(200, 5, Step(generator=torch.Generator().manual_seed(1)))
+    observation = 10 * torch.randn(200, 5, generator=torch.Generator().manual_seed(1))
     action = policy(observation, Step(generator=torch.Generator().manual_seed(2)))
     assert action.dtype == torch.float64
     assert action.shape == (200, 3)

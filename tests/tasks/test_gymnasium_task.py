@@ -10,7 +10,14 @@ from gymnasium.envs.mujoco.inverted_pendulum_v5 import InvertedPendulumEnv
 import mbrl
 from mbrl.errors import ArgumentError, DivergenceError, TaskError, UnknownNameError
 
-STOCK = ["InvertedPendulum-v5", "InvertedDoublePendulum-v5", "HalfCheetah-v5", "Swimmer-v5"]
+STOCK = [
+    "InvertedPendulum-v5",
+    "InvertedDoublePendulum-v5",
+    "HalfCheetah-v5",
+    "Swimmer-v5",
+    "Hopper-v5",
+    "Walker2d-v5",
+]
 OWN = ["mbrl/SmoothInvertedPendulum-v0", "mbrl/SmoothInvertedDoublePendulum-v0"]
 # After mj_step the tip of the double pendulum lags one physics step behind the state, so a reward
 # that is a function of (state, action, next state) differs by the tip's way in one step.
