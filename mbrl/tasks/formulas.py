@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mbrl.tasks.guard import guarded
+
 KEYWORDS = ("t", "context")
 
 
@@ -25,18 +27,30 @@ class Formula:
 
     Args:
         function: the function.
+        name: of the environment it belongs to, for messages.
         enter: puts the context of one row [n] into the environment, for a function that reads its
             attributes instead of declaring ``context``: it is then called row by row.
     """
 
     def __init__(
-        self, function: Callable[..., Tensor], enter: Callable[[Tensor], None] | None = None
+        self,
+        function: Callable[..., Tensor],
+        name: str,
+        enter: Callable[[Tensor], None] | None = None,
     ):
-        self._function, self._enter = function, enter
+        self._function, self._name, self._enter = function, name, enter
         self._keywords = declared(function)
 
     def __call__(self, *values: Tensor, t: int, context: Tensor) -> Tensor:
-        """Call the function on tensors [B, ...] and a context [B, n]."""
+        """Call the function on tensors [B, ...] and a context [B, n].
+
+        Raises:
+            TaskError: if it raises.
+        """
+        with guarded(self._name, getattr(self._function, "__name__", "formula")):
+            return self._call(values, t, context)
+
+    def _call(self, values: tuple[Tensor, ...], t: int, context: Tensor) -> Tensor:
         given = {"t": t, "context": context}
         keywords = {name: given[name] for name in self._keywords}
         if self._enter is None:

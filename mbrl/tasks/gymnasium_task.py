@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from mbrl.errors import ArgumentError, TaskError, UnknownNameError, suggestion
 from mbrl.ops import FirstOrderOp, MujocoDynamics, batched
 from mbrl.physics import Simulator, quiet
+from mbrl.tasks.guard import guarded
 from mbrl.tasks.own_step import EnvironmentStep, current_state
 from mbrl.tasks.semantics import Semantics
 from mbrl.tasks.task import Task
@@ -87,7 +88,8 @@ class GymnasiumTask(Task):
         states = np.empty((batch, self.state_size))
         contexts = np.empty((batch, self.context_size))
         for row, seed in enumerate(seeds.tolist()):
-            self._env.reset(seed=seed)
+            with guarded(self.name, "reset"):
+                self._env.reset(seed=seed)
             states[row] = current_state(self._env)
             contexts[row] = self._semantics.hidden.read(self._env)
         if batch:

@@ -18,6 +18,7 @@ from mbrl.tasks.attributes import (
     snapshot,
     unpacked,
 )
+from mbrl.tasks.guard import guarded
 from mbrl.types import Array
 
 _RESETS = 16  # resets that are compared to find out what a reset draws
@@ -78,7 +79,8 @@ class HiddenState:
         self._name = name
         resets, models = [], set()
         for seed in range(_RESETS if draws else 1):
-            env.reset(seed=seed)
+            with guarded(name, "reset"):
+                env.reset(seed=seed)
             resets.append(Saved.of(env))
             if seed < _MODELS:
                 models.add(_model_bytes(env.model))

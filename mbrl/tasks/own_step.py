@@ -12,6 +12,7 @@ import numpy as np
 
 from mbrl.errors import DivergenceError, TaskError
 from mbrl.physics import ManifoldDifference, Simulator, StateSpec, bounds, converge, quiet
+from mbrl.tasks.guard import guarded
 from mbrl.tasks.hidden import HiddenState, Saved
 from mbrl.types import Array, Linearization
 
@@ -165,7 +166,7 @@ class EnvironmentStep:
                 one = self._taken(env, action[row])
                 for whole, part in zip(rows, one, strict=True):
                     whole[row] = part[0]
-                if any(warning.number for warning in env.data.warning):
+                if env.data.warning.number.any():
                     diverged.append(row)
         if diverged:
             raise DivergenceError(
@@ -174,13 +175,8 @@ class EnvironmentStep:
         return rows
 
     def _taken(self, env: Any, action: Array) -> StepResult:
-        try:
+        with guarded(self._name, "step"):
             observation, reward, terminated, _, _ = env.step(action)
-        except Exception as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise TaskError(
-                f"{self._name}: its step raised {type(error).__name__}: {reason}"
-            ) from error
         return StepResult(
             current_state(env)[None],
             np.array([reward], dtype=np.float64),
@@ -213,7 +209,8 @@ class EnvironmentObservation:
         with quiet():
             for row, c in enumerate(_given(constants)):
                 self._steps.set_row(self._env, state[row], c)
-                observations[row] = self._env._get_obs()
+                with guarded(self._name, "_get_obs"):
+                    observations[row] = self._env._get_obs()
         return np.concatenate([state, observations], axis=1)
 
     def linearize(self, state: Array, ctrl: Array, constants: Array | None) -> Linearization:

@@ -58,7 +58,7 @@ class Semantics:
         self.is_stock = type(env) in STOCK
         self.own = [m for m in _METHODS if callable(getattr(env, m, None))]
         self.hidden = HiddenState(env, name, draws=not self.is_stock)
-        self._env = env
+        self._env, self._name = env, name
         self.observation = self._formula(
             "tensor_observation", getattr(stock, "observation", None) if same_observation else None
         )
@@ -67,7 +67,7 @@ class Semantics:
         )
         # An environment of one's own without tensor_terminated ends by its time limit alone.
         ends = self._formula("tensor_terminated", stock.terminated if stock else _never)
-        self.terminated = ends or Formula(_never)
+        self.terminated = ends or Formula(_never, name)
 
     def own_observation(self, steps: EnvironmentStep, size: int, name: str) -> Any:
         """Return the op (x; t, c) -> (x, o) of the environment's own observation.
@@ -84,11 +84,11 @@ class Semantics:
 
     def _formula(self, method: str, default: Any) -> Formula | None:
         if method not in self.own:
-            return None if default is None else Formula(default)
+            return None if default is None else Formula(default, self._name)
         own = getattr(self._env, method)
         if "context" in declared(own) or not _names(own).intersection(self.hidden.drawn):
-            return Formula(own)
-        return Formula(own, self._enter)
+            return Formula(own, self._name)
+        return Formula(own, self._name, self._enter)
 
     def _enter(self, context: Tensor) -> None:
         self.hidden.write(self._env, context.detach().numpy())
