@@ -7,10 +7,10 @@ from typing import Any
 from mbrl.registry import TASKS
 from mbrl.tasks.evaluation import Evaluation, evaluate
 from mbrl.tasks.gymnasium_task import GymnasiumTask
-from mbrl.tasks.pendulums import register_pendulums
+from mbrl.tasks.smooth import register_smooth
 from mbrl.tasks.task import Task
 
-__all__ = ["Evaluation", "GymnasiumTask", "Task", "evaluate", "make_task", "register_pendulums"]
+__all__ = ["Evaluation", "GymnasiumTask", "Task", "evaluate", "make_task", "register_smooth"]
 
 
 def make_task(name: str, **kwargs: Any) -> Task:
