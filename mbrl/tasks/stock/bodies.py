@@ -1,11 +1,13 @@
 """Free bodies on the ground: Ant, Humanoid, HumanoidStandup.
 
 Their rewards charge for the contact forces ``cfrc_ext`` of the running step, which are no function
-of (state, action, next state): there is no formula of them here.
+of (state, action, next state): there is no formula of them here, but of an Ant's that is not
+charged (``contact_cost_weight=0``).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import mujoco
@@ -18,7 +20,7 @@ from mbrl.tasks.stock.semantics import inside, never
 
 
 class _Body:
-    reward = None
+    reward: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None
 
     def __init__(self, env: Any, simulator: Simulator):
         self._nq, self._end = simulator.spec.nq, simulator.spec.nq + simulator.spec.nv
@@ -30,7 +32,16 @@ class _Body:
 
 
 class AntSemantics(_Body):
-    """A four-legged body that walks along x; healthy while finite and at a healthy height."""
+    r"""A four-legged body that walks along x; healthy while finite and at a healthy height.
+
+    Where contacts cost nothing and the main body is the one that the free joint moves,
+
+    .. math:: r = w_f (x' - x) / \Delta t + r_h [\text{healthy}] - w_c |u|^2.
+
+    The environment reads both positions from ``xpos``, which after ``mj_step`` belongs to the state
+    before the last physics step: its velocity is that of an interval one physics step earlier, and
+    shorter by as much in a step from a set state.
+    """
 
     def __init__(self, env: Any, simulator: Simulator):
         super().__init__(env, simulator)
@@ -39,6 +50,10 @@ class AntSemantics(_Body):
         self._force_range = env._contact_force_range
         included = env._include_cfrc_ext_in_observation
         self._forces = _AtRest(simulator, ["cfrc_ext"]) if included else None
+        self._weights = env._forward_reward_weight, env._ctrl_cost_weight, env._healthy_reward
+        self._dt = simulator.dt
+        if env._contact_cost_weight == 0 and _moved_by_free_joint(env):
+            self.reward = self._uncharged
 
     def observation(self, state: Tensor) -> Tensor:
         """Coordinates and, if so configured, clipped contact forces."""
@@ -50,12 +65,20 @@ class AntSemantics(_Body):
 
     def terminated(self, next_state: Tensor) -> Tensor:
         """When unhealthy, unless configured otherwise."""
-        if not self._terminates:
-            return never(next_state)
+        return never(next_state) if not self._terminates else ~self._healthy(next_state)
+
+    def _healthy(self, state: Tensor) -> Tensor:
         low, high = self._height_range
-        height = next_state[..., 2]
-        finite = next_state[..., : self._end].isfinite().all(-1)
-        return ~(finite & (low <= height) & (height <= high))
+        height = state[..., 2]
+        finite = state[..., : self._end].isfinite().all(-1)
+        return finite & (low <= height) & (height <= high)
+
+    def _uncharged(self, state: Tensor, action: Tensor, next_state: Tensor) -> Tensor:
+        """Forward and healthy reward less control cost."""
+        forward, control, healthy = self._weights
+        velocity = (next_state[..., 0] - state[..., 0]) / self._dt
+        bonus = healthy * self._healthy(next_state).to(next_state.dtype)
+        return forward * velocity + bonus - control * action.square().sum(-1)
 
 
 class _AnyHumanoid(_Body):
@@ -101,6 +124,12 @@ class HumanoidStandupSemantics(_AnyHumanoid):
     def terminated(self, next_state: Tensor) -> Tensor:
         """Never."""
         return never(next_state)
+
+
+def _moved_by_free_joint(env: Any) -> bool:
+    """Whether the main body's position is the state's first three numbers."""
+    body, joint = env.model.body(env._main_body).id, env.model.joint(0)
+    return bool(joint.type[0] == mujoco.mjtJoint.mjJNT_FREE and joint.bodyid[0] == body)
 
 
 class _AtRest:
