@@ -13,7 +13,8 @@ from mbrl.algorithms import PolicyGradient
 from mbrl.config import from_mapping
 from mbrl.errors import CheckpointError, ConfigError, DivergenceError
 from mbrl.registry import ALGORITHMS
-from mbrl.runner import Interrupted, load_policy, resumed_config, run
+from mbrl.runner import load_policy, resumed_config, run
+from mbrl.signals import Interrupted
 from tests.tiny import TINY, rows, same_runs, stored, summary, timeless, tiny_config
 
 

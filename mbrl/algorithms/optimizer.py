@@ -32,12 +32,13 @@ class OptimizerOptions:
     weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.lr <= 0:
-            raise ArgumentError(f"optimizer.lr must be positive, got {self.lr}")
-        if not self.final_lr >= 0:
-            raise ArgumentError(f"optimizer.final_lr must not be negative, got {self.final_lr}")
+        if not self.lr > 0:
+            raise ArgumentError(f"lr must be positive, got {self.lr}")
+        for name in ("final_lr", "momentum", "weight_decay"):
+            if not getattr(self, name) >= 0:
+                raise ArgumentError(f"{name} must not be negative, got {getattr(self, name)}")
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
-            raise ArgumentError(f"optimizer.betas must be two numbers in [0, 1), got {self.betas}")
+            raise ArgumentError(f"betas must be two numbers in [0, 1), got {list(self.betas)}")
 
 
 def make_optimizer(
