@@ -48,6 +48,9 @@ class ReacherSemantics(_Arm):
     r"""Bring the fingertip f to the target g.
 
     .. math:: r = -w_d |f(x') - g(x')| - w_c |u|^2.
+
+    Over 10,000 random steps this differs from the environment's reward, which lags, by 6e-7
+    (median) and by 7e-3 at most.
     """
 
     _bodies = "fingertip", "target"
@@ -72,6 +75,9 @@ class PusherSemantics(_Arm):
     r"""Push the object o to the goal g with the tip t of the arm.
 
     .. math:: r = -w_d |o(x') - g(x')| - w_n |o(x') - t(x')| - w_c |u|^2.
+
+    Over 10,000 random steps this differs from the environment's reward, which lags, by 7e-4
+    (median) and by 8e-3 at most.
     """
 
     _bodies = "tips_arm", "object", "goal"
