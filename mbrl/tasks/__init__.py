@@ -8,7 +8,7 @@ from mbrl.registry import TASKS
 from mbrl.tasks.evaluation import Evaluation, evaluate
 from mbrl.tasks.formulas import declared
 from mbrl.tasks.gymnasium_task import GymnasiumTask
-from mbrl.tasks.pendulums import register_pendulums
+from mbrl.tasks.smooth import register_smooth
 from mbrl.tasks.task import Task
 
 __all__ = [
@@ -18,7 +18,7 @@ __all__ = [
     "declared",
     "evaluate",
     "make_task",
-    "register_pendulums",
+    "register_smooth",
 ]
 
 

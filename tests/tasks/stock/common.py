@@ -24,6 +24,12 @@ NAMES = (
     "Pusher-v5",
     "HumanoidStandup-v5",
 )
+SMOOTH = (
+    "mbrl/SmoothInvertedPendulum-v0",
+    "mbrl/SmoothInvertedDoublePendulum-v0",
+    "mbrl/SmoothHopper-v0",
+    "mbrl/SmoothWalker2d-v0",
+)
 WITHOUT_FORMULA = ("Ant-v5", "Humanoid-v5", "HumanoidStandup-v5")
 WITH_FORMULA = tuple(name for name in NAMES if name not in WITHOUT_FORMULA)
 

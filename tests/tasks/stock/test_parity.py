@@ -1,4 +1,4 @@
-"""Every stock task against Gymnasium's own step and reset, along random episodes."""
+"""Stock tasks and smooth variants against Gymnasium's own step and reset in random episodes."""
 
 import gymnasium
 import numpy as np
@@ -7,7 +7,7 @@ import torch
 
 import mbrl
 from mbrl.physics import quiet
-from tests.tasks.stock.common import NAMES, WITH_FORMULA, record
+from tests.tasks.stock.common import NAMES, SMOOTH, WITH_FORMULA, record
 
 # Rewards that read body positions: MuJoCo leaves them one physics step behind the state, so that a
 # function of (state, action, next state) differs by the way of a body in one such step. Largest
@@ -20,7 +20,7 @@ LAG = {
 EXACT = (1e-9, 1e-9)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", NAMES + SMOOTH)
 def test_step_is_the_environments_own_from_a_set_state(name):
     points = record(name)
     task = mbrl.make_task(name, threads=1)
@@ -33,7 +33,7 @@ def test_step_is_the_environments_own_from_a_set_state(name):
     assert torch.equal(ours.terminated, points.terminated)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", NAMES + SMOOTH)
 def test_observe_is_what_a_reset_returns(name):
     task = mbrl.make_task(name, threads=1)
     state = task.reset(5, torch.Generator().manual_seed(11))
@@ -50,7 +50,7 @@ def test_observe_is_what_a_reset_returns(name):
     assert task.make_env().spec.id == name
 
 
-@pytest.mark.parametrize("name", WITH_FORMULA)
+@pytest.mark.parametrize("name", WITH_FORMULA + SMOOTH)
 def test_the_torch_reward_is_that_of_the_step_up_to_its_lag(name):
     points = record(name)
     task = mbrl.make_task(name, threads=1)
@@ -60,7 +60,7 @@ def test_the_torch_reward_is_that_of_the_step_up_to_its_lag(name):
     assert float(error.median()) <= median
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", NAMES + SMOOTH)
 def test_torch_terminates_where_the_step_does(name):
     points = record(name)
     task = mbrl.make_task(name, threads=1)

@@ -1,0 +1,139 @@
+"""Smooth variants of stock environments: same physics, a reward with a gradient.
+
+Model-Based-RL's rewards as they are meant: its source takes the cosine for both coordinates of the
+pendulums' tips, and turns the walker's uprightness into a constant. An episode never terminates; it
+is cut after 1000 steps like the stock environments'. Arguments of the stock constructors that weigh
+the reward or say what is healthy mean nothing here.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium.envs.mujoco import MujocoEnv
+from gymnasium.envs.mujoco.hopper_v5 import HopperEnv
+from gymnasium.envs.mujoco.inverted_double_pendulum_v5 import InvertedDoublePendulumEnv
+from gymnasium.envs.mujoco.inverted_pendulum_v5 import InvertedPendulumEnv
+from gymnasium.envs.mujoco.walker2d_v5 import Walker2dEnv
+from torch import Tensor
+
+from mbrl.resources import resource_path
+
+
+class _Smooth(MujocoEnv):
+    """Give an environment the reward of its ``tensor_reward`` and no termination."""
+
+    def tensor_reward(self, state: Tensor, action: Tensor, next_state: Tensor) -> Tensor:
+        """[B, nx], [B, nu], [B, nx] -> [B]: the only place where the reward is written."""
+        raise NotImplementedError
+
+    def tensor_terminated(self, next_state: Tensor) -> Tensor:
+        """Never: [B, nx] -> [B] bool."""
+        return torch.zeros(len(next_state), dtype=torch.bool)
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """Step as the stock environment does, with this variant's reward."""
+        before = self.state_vector()
+        observation, _, _, truncated, _ = super().step(action)
+        rows = (before, np.asarray(action, dtype=np.float64), self.state_vector())
+        reward = self.tensor_reward(*(torch.from_numpy(row)[None] for row in rows))
+        return observation, float(reward), False, truncated, {}
+
+
+class SmoothInvertedPendulumEnv(_Smooth, InvertedPendulumEnv):
+    r"""Pole on a cart, its tip at (x, y).
+
+    .. math:: r = -(0.01 x^2 + (y - 1)^2) - 10^{-3} \dot\theta^2.
+    """
+
+    def __init__(self, xml_file: str | None = None, *args: Any, **kwargs: Any):
+        own = str(resource_path("assets", "inverted_pendulum.xml"))
+        super().__init__(xml_file or own, *args, **kwargs)
+        self._length = float(self.model.site("tip").pos[2])
+
+    def tensor_reward(self, state: Tensor, action: Tensor, next_state: Tensor) -> Tensor:
+        """[B, 4], [B, 1], [B, 4] -> [B]."""
+        cart, angle, _, spin = next_state.unbind(-1)
+        x, y = cart + self._length * angle.sin(), self._length * angle.cos()
+        return -(0.01 * x**2 + (y - 1) ** 2) - 1e-3 * spin**2
+
+
+class SmoothInvertedDoublePendulumEnv(_Smooth, InvertedDoublePendulumEnv):
+    r"""Two poles on a cart, the tip of the upper one at (x, y), hinge velocities w.
+
+    .. math:: r = 10 - (0.01 x^2 + (y - 2)^2) - 10^{-3} w_1^2 - 5 \cdot 10^{-3} w_2^2.
+    """
+
+    def __init__(self, xml_file: str | None = None, *args: Any, **kwargs: Any):
+        own = str(resource_path("assets", "inverted_double_pendulum.xml"))
+        super().__init__(xml_file or own, *args, **kwargs)
+        tip = float(self.model.site("tip").pos[2])
+        self._lengths = float(self.model.body_pos[-1, 2]), tip
+
+    def tensor_reward(self, state: Tensor, action: Tensor, next_state: Tensor) -> Tensor:
+        """[B, 6], [B, 1], [B, 6] -> [B]."""
+        cart, first, bend, _, w1, w2 = next_state.unbind(-1)
+        second = first + bend
+        lower, upper = self._lengths
+        x = cart + lower * first.sin() + upper * second.sin()
+        y = lower * first.cos() + upper * second.cos()
+        return 10.0 - (0.01 * x**2 + (y - 2) ** 2) - 1e-3 * w1**2 - 5e-3 * w2**2
+
+
+class SmoothHopperEnv(_Smooth, HopperEnv):
+    r"""Hop along x, torso high and upright: height h, pitch folded to phi in [0, pi].
+
+    .. math:: r = \frac{x' - x}{\Delta t} + c\!\left(\frac{h'}{1.25}\right)
+              + c\!\left(\frac{\pi - \phi'}{\pi}\right) - 10^{-3} |u|^2,
+              \qquad c(z) = \frac{1}{1 + 200^{0.5 - z}}.
+    """
+
+    def tensor_reward(self, state: Tensor, action: Tensor, next_state: Tensor) -> Tensor:
+        """[B, 12], [B, 3], [B, 12] -> [B]."""
+        upright = _step_like(next_state[:, 1] / 1.25) + _step_like(_uprightness(next_state[:, 2]))
+        return _advance(self, state, action, next_state) + upright
+
+
+class SmoothWalker2dEnv(_Smooth, Walker2dEnv):
+    r"""Walk along x, torso high and upright: height h, pitch folded to phi in [0, pi].
+
+    .. math:: r = \frac{x' - x}{\Delta t} + \frac{1}{2} \min(\max(h' / 0.8, 0), 1)
+              + \frac{1}{2} \frac{\pi - \phi'}{\pi} - 10^{-3} |u|^2.
+    """
+
+    def tensor_reward(self, state: Tensor, action: Tensor, next_state: Tensor) -> Tensor:
+        """[B, 18], [B, 6], [B, 18] -> [B]."""
+        height = (next_state[:, 1] / 0.8).clamp(0, 1)
+        upright = 0.5 * height + 0.5 * _uprightness(next_state[:, 2])
+        return _advance(self, state, action, next_state) + upright
+
+
+def _advance(env: MujocoEnv, state: Tensor, action: Tensor, next_state: Tensor) -> Tensor:
+    """Mean forward velocity over the step, less control cost."""
+    return (next_state[:, 0] - state[:, 0]) / env.dt - 1e-3 * action.square().sum(-1)
+
+
+def _uprightness(pitch: Tensor) -> Tensor:
+    """(pi - phi) / pi with phi the angle to upright in [0, pi], also after full turns."""
+    return 1 - torch.atan2(pitch.sin(), pitch.cos()).abs() / math.pi
+
+
+def _step_like(z: Tensor) -> Tensor:
+    """1 / (1 + 200^(0.5 - z))."""
+    return torch.sigmoid(math.log(200.0) * (z - 0.5))
+
+
+def register_smooth() -> None:
+    """Register all four with Gymnasium, once."""
+    for name, entry in (
+        ("mbrl/SmoothInvertedPendulum-v0", SmoothInvertedPendulumEnv),
+        ("mbrl/SmoothInvertedDoublePendulum-v0", SmoothInvertedDoublePendulumEnv),
+        ("mbrl/SmoothHopper-v0", SmoothHopperEnv),
+        ("mbrl/SmoothWalker2d-v0", SmoothWalker2dEnv),
+    ):
+        if name not in gymnasium.registry:
+            gymnasium.register(name, entry_point=entry, max_episode_steps=1000)
