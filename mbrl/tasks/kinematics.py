@@ -23,9 +23,8 @@ class PointKinematics:
               T_b = T_{\text{parent}} \, P_b \prod_j (I + f_j(q_j) S_j + g_j(q_j) C_j)
 
     for a point with offset o in body b, homogeneous transforms T and the body's placement P in its
-    parent. A slide has f = q and S the shift along its axis; a hinge has f = sin q,
-    g = 1 - cos q, S the cross product by its axis, about its anchor, and C its square; q counts from
-    the joint's value in ``qpos0``.
+    parent, q counted from ``qpos0``. A slide has f = q and S the shift along its axis; a hinge has
+    f = sin q, g = 1 - cos q, S the cross product by its axis, about its anchor, and C its square.
 
     Args:
         model: the compiled model; constants are copied out of it.
