@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import mujoco
 import numpy as np
@@ -22,8 +23,8 @@ class PointKinematics:
               T_b = T_{\text{parent}} \, P_b \prod_j (I + f_j(q_j) S_j + g_j(q_j) C_j)
 
     for a point with offset o in body b, homogeneous transforms T and the body's placement P in its
-    parent. A slide has f = q and S the shift along its axis; a hinge has f = sin q,
-    g = 1 - cos q, S the cross product by its axis, about its anchor, and C its square.
+    parent, q counted from ``qpos0``. A slide has f = q and S the shift along its axis; a hinge has
+    f = sin q, g = 1 - cos q, S the cross product by its axis, about its anchor, and C its square.
 
     Args:
         model: the compiled model; constants are copied out of it.
@@ -34,29 +35,14 @@ class PointKinematics:
     """
 
     def __init__(self, model: mujoco.MjModel, points: Sequence[tuple[int, Array]]):
-        # A factor is one joint of a body, the first one preceded by the body's placement; a body
-        # without joints is one constant factor. Parents are indices of earlier factors.
-        self._parents: list[int | None] = []
-        base, first, second, address, slides = [], [], [], [], []
-        last: dict[int, int] = {}  # body: its last factor
-        for body in _needed(model, [body for body, _ in points]):
-            parent, placement = last.get(int(model.body_parentid[body])), _placement(model, body)
-            start = int(model.body_jntadr[body])
-            for joint in range(start, start + int(model.body_jntnum[body])) or [None]:
-                s, c = (np.zeros((4, 4)),) * 2 if joint is None else _motion(model, joint)
-                base.append(placement)
-                first.append(placement @ s)
-                second.append(placement @ c)
-                address.append(0 if joint is None else int(model.jnt_qposadr[joint]))
-                slides.append(joint is not None and model.jnt_type[joint] == _SLIDE)
-                self._parents.append(parent)
-                last[body] = parent = len(self._parents) - 1
-                placement = np.eye(4)
-        self._base, self._first, self._second = (
-            torch.from_numpy(np.array(part).reshape(-1, 4, 4)) for part in (base, first, second)
-        )
-        self._address, self._slides = torch.tensor(address), torch.tensor(slides)
-        self._zero = torch.from_numpy(model.qpos0[address])
+        factors, last = _factors(model, [body for body, _ in points])
+        self._parents = [factor.parent for factor in factors]
+        self._constant = torch.from_numpy(np.stack([factor.constant for factor in factors]))
+        self._first = torch.from_numpy(np.stack([factor.first for factor in factors]))
+        self._second = torch.from_numpy(np.stack([factor.second for factor in factors]))
+        self._address = torch.tensor([factor.address for factor in factors])
+        self._slides = torch.tensor([factor.slides for factor in factors])
+        self._zero = torch.from_numpy(model.qpos0[self._address.numpy()])
         self._points = [(last[b], torch.from_numpy(np.append(offset, 1.0))) for b, offset in points]
 
     def __call__(self, qpos: Tensor) -> Tensor:
@@ -65,18 +51,44 @@ class PointKinematics:
         f, g = torch.where(self._slides, q, q.sin()), 1 - q.cos()
         moved = f[..., None, None] * self._first + g[..., None, None] * self._second
         frames: list[Tensor] = []
-        for factor, parent in zip((self._base + moved).unbind(-3), self._parents, strict=True):
+        for factor, parent in zip((self._constant + moved).unbind(-3), self._parents, strict=True):
             frames.append(factor if parent is None else frames[parent] @ factor)
         return torch.stack([frames[at][..., :3, :] @ point for at, point in self._points], dim=-2)
 
 
-def _needed(model: mujoco.MjModel, bodies: Sequence[int]) -> list[int]:
-    """Return the bodies and their ancestors below the world, parents first."""
+class _Factor(NamedTuple):
+    """One joint of a body, the first one after the body's placement; or a placement alone."""
+
+    parent: int | None  # index of the factor before it
+    constant: Array  # (4, 4)
+    first: Array  # (4, 4), times f(q)
+    second: Array  # (4, 4), times g(q)
+    address: int = 0  # of q in qpos
+    slides: bool = False
+
+
+def _factors(model: mujoco.MjModel, bodies: Sequence[int]) -> tuple[list[_Factor], dict[int, int]]:
+    """Return the factors of the bodies and their ancestors, and the last factor of each body."""
     needed = set(bodies)
     for body in bodies:
         while body := int(model.body_parentid[body]):
             needed.add(body)
-    return sorted(needed)
+    factors: list[_Factor] = []
+    last: dict[int, int] = {}
+    for body in sorted(needed):  # parents first
+        parent, placement = last.get(int(model.body_parentid[body])), _placement(model, body)
+        if not model.body_jntnum[body]:
+            factors.append(_Factor(parent, placement, np.zeros((4, 4)), np.zeros((4, 4))))
+        for k in range(int(model.body_jntnum[body])):
+            joint = int(model.body_jntadr[body]) + k
+            s, c = _motion(model, joint)
+            address, slides = int(model.jnt_qposadr[joint]), model.jnt_type[joint] == _SLIDE
+            factors.append(
+                _Factor(parent, placement, placement @ s, placement @ c, address, bool(slides))
+            )
+            parent, placement = len(factors) - 1, np.eye(4)
+        last[body] = len(factors) - 1
+    return factors, last
 
 
 def _placement(model: mujoco.MjModel, body: int) -> Array:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.func import grad, hessian, jacfwd, jacrev, jvp, vmap
 
-from mbrl.errors import ArgumentError, NotFiniteError, SecondDerivativeError
+from mbrl.errors import ArgumentError, DivergenceError, NotFiniteError, SecondDerivativeError
 from mbrl.ops import MujocoFields, fields
 from mbrl.physics import Simulator
 from tests import models
@@ -98,6 +98,12 @@ def test_chunks_are_put_together_and_name_their_own_rows(monkeypatch):
     expected = vmap(jacrev(OP))(x)
     monkeypatch.setattr(fields, "_ROWS_PER_CALL", 2 * 2 * NDX)
     torch.testing.assert_close(vmap(jacrev(OP))(x), expected, rtol=0, atol=0)
+    broken = x.numpy().copy()
+    broken[3, 0] = np.nan
+    source = fields._Fields(Simulator(MODEL, threads=1), NAMES)
+    with pytest.raises(DivergenceError, match=r"differencing states \[3\]") as caught:
+        source.linearize(broken, np.zeros((5, MODEL.nu)), None)
+    assert caught.value.rows == (3,)
 
 
 @pytest.mark.parametrize(

@@ -229,6 +229,17 @@ def test_terminations_at_their_thresholds(name):
     assert 0 < sum(ended) < len(ended)
 
 
+def test_the_hoppers_state_range_begins_with_its_angle():
+    env, formulas = stock("Hopper-v5", healthy_state_range=(-0.1, 0.1))
+    rows = np.zeros((12, 12))
+    rows[:, 1] = 1.25  # its height and place are no part of it
+    rows[:, 0] = 5.0
+    rows[2:] += 0.11 * np.eye(12)[2:]
+    state = torch.from_numpy(rows)
+    ended = check(env, formulas, state, torch.zeros(12, 3).double(), state)
+    assert ended == [False] * 2 + [True] * 10
+
+
 @pytest.mark.parametrize("name", ["Hopper-v5", "Walker2d-v5", "Ant-v5", "Humanoid-v5"])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_terminations_of_states_that_are_not_finite(name, value):
