@@ -82,6 +82,11 @@ class GymnasiumTask(Task):
         with torch.no_grad():
             self._is_plain = self._check()
 
+    @property
+    def has_reward_formula(self) -> bool:
+        """Whether the reward is a torch formula, or differentiated in the environment's step."""
+        return self._semantics.reward is not None
+
     def start(self, batch: int, generator: torch.Generator) -> Start:
         """Reset the environment ``batch`` times, each with a seed drawn from ``generator``."""
         seeds = torch.randint(2**31 - 1, (batch,), generator=generator)
@@ -103,7 +108,7 @@ class GymnasiumTask(Task):
         environment's own step where the reward comes from there or the environment does something
         else than physics under the action.
         """
-        if self._semantics.reward is not None and self._is_plain:
+        if self.has_reward_formula and self._is_plain:
             dynamics = MujocoDynamics(self.simulator, **options)
             return dynamics if self._actions.is_identity else _Wrapped(self._actions, dynamics)
         return _OwnDynamics(self, self._own_dynamics_op(**options))
