@@ -16,21 +16,12 @@ from torch import Tensor
 
 import mbrl
 
-TASKS = [
-    "InvertedPendulum",
-    "InvertedDoublePendulum",
-    "HalfCheetah",
-    "Hopper",
-    "Swimmer",
-    "Walker2d",
-    "Ant",
-    "Humanoid",
-    "Reacher",
-    "Pusher",
-    "HumanoidStandup",
-]
-
-HEADER = f"{'task':24}{'reward':>12}{'value: median':>15}{'worst':>9}{'gradient: median':>18}{'worst':>9}"
+TASKS = (
+    "InvertedPendulum InvertedDoublePendulum HalfCheetah Hopper Swimmer Walker2d Ant Humanoid "
+    "Reacher Pusher HumanoidStandup"
+)
+HEADER = ("task", "reward", "value: median", "worst", "gradient: median", "worst")
+ROW = "{:24}{:>10}{:>15}{:>9}{:>18}{:>9}"
 
 
 def visited(task: mbrl.tasks.Task, count: int) -> tuple[Tensor, Tensor]:
@@ -54,30 +45,29 @@ def gradients(reward: Tensor, *inputs: Tensor) -> Tensor:
     return torch.cat(parts, dim=1)
 
 
+def measured(task: mbrl.tasks.Task, count: int) -> list[str]:
+    """Return the columns of a task."""
+    if not task.has_reward_formula:
+        return ["own step", "", "", "", ""]
+    state, action = (x.requires_grad_() for x in visited(task, count))
+    own = task.advance(state, action).reward
+    ours = task.reward(state, action, mbrl.MujocoDynamics(task.simulator)(state, action))
+    value = (ours - own).detach().abs()
+    columns = ["formula", f"{value.median():.0e}", f"{value.max():.0e}"]
+    if not ours.requires_grad:
+        return [*columns, "none", ""]
+    theirs = gradients(own, state, action)
+    error = (gradients(ours, state, action) - theirs).norm(dim=1)
+    error = error / theirs.norm(dim=1).clamp(min=1)
+    return [*columns, f"{error.median():.0e}", f"{error.max():.0e}"]
+
+
 def main() -> None:
     """Print the table."""
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 200
-    print(HEADER)
-    for name in TASKS:
-        task = mbrl.make_task(f"{name}-v5")
-        if not task.has_reward_formula:
-            print(f"{name:24}{'own step':>12}")
-            continue
-        state, action = (x.requires_grad_() for x in visited(task, count))
-        own = task.advance(state, action).reward
-        following = mbrl.MujocoDynamics(task.simulator)(state, action)
-        ours = task.reward(state, action, following)
-        value = (ours - own).detach().abs()
-        if not ours.requires_grad:
-            print(f"{name:24}{'formula':>12}{value.median():15.0e}{value.max():9.0e}{'none':>18}")
-            continue
-        theirs = gradients(own, state, action)
-        error = (gradients(ours, state, action) - theirs).norm(dim=1)
-        error = error / theirs.norm(dim=1).clamp(min=1)
-        print(
-            f"{name:24}{'formula':>12}{value.median():15.0e}{value.max():9.0e}"
-            f"{error.median():18.0e}{error.max():9.0e}"
-        )
+    print(ROW.format(*HEADER))
+    for name in TASKS.split():
+        print(ROW.format(name, *measured(mbrl.make_task(f"{name}-v5"), count)))
 
 
 if __name__ == "__main__":
