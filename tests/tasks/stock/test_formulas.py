@@ -119,6 +119,17 @@ def test_formulas_without_any_lag_are_exact(name):
             {"include_cfrc_ext_in_observation": False, "terminate_when_unhealthy": False},
         ),
         (
+            "Ant-v5",
+            {
+                "contact_cost_weight": 0.0,
+                "forward_reward_weight": 2.0,
+                "ctrl_cost_weight": 0.3,
+                "healthy_reward": 0.6,
+                "healthy_z_range": (0.5, 0.7),
+                "frame_skip": 2,
+            },
+        ),
+        (
             "Humanoid-v5",
             {
                 "healthy_z_range": (1.1, 1.3),
@@ -151,9 +162,19 @@ def test_constructor_arguments_reach_the_formulas(name, options):
     _, defaults = stock(name)
     differs = formulas.observation(points[0]).shape != defaults.observation(points[0]).shape
     differs |= not torch.equal(formulas.terminated(points[2]), defaults.terminated(points[2]))
-    if formulas.reward is not None:
+    if defaults.reward is not None:
         differs |= not torch.equal(formulas.reward(*points), defaults.reward(*points))
     assert differs or name == "InvertedPendulum-v5"
+
+
+def test_only_an_ant_that_is_not_charged_for_contacts_has_a_formula_of_its_reward():
+    for options, has in (
+        ({"contact_cost_weight": 0.0}, True),
+        ({"contact_cost_weight": 0.0, "main_body": "torso"}, True),
+        ({"contact_cost_weight": 0.0, "main_body": 4}, False),
+        ({}, False),
+    ):
+        assert (stock("Ant-v5", **options)[1].reward is not None) == has
 
 
 def changed(env, path, edit):

@@ -65,3 +65,12 @@ def test_torch_terminates_where_the_step_does(name):
     points = record(name)
     task = mbrl.make_task(name, threads=1)
     assert torch.equal(task.terminated(points.next_state), points.terminated)
+
+
+def test_the_reward_of_an_ant_that_is_not_charged_lags_as_its_formula_says():
+    points = record("Ant-v5")
+    task = mbrl.make_task("Ant-v5", threads=1, contact_cost_weight=0.0)
+    real = task.step(points.state, points.action)
+    error = (task.reward(points.state, points.action, real.next_state) - real.reward).abs()
+    assert float(error.max()) <= 0.11
+    assert float(error.median()) <= 1e-3
