@@ -24,29 +24,29 @@ from gymnasium.envs.mujoco.swimmer_v5 import SwimmerEnv
 from gymnasium.envs.mujoco.walker2d_v5 import Walker2dEnv
 
 from mbrl.physics import Simulator
-from mbrl.tasks.stock.arms import PusherSemantics, ReacherSemantics
-from mbrl.tasks.stock.bodies import AntSemantics, HumanoidSemantics, HumanoidStandupSemantics
-from mbrl.tasks.stock.pendulums import InvertedDoublePendulumSemantics, InvertedPendulumSemantics
+from mbrl.tasks.stock.arms import PusherFormulas, ReacherFormulas
+from mbrl.tasks.stock.bodies import AntFormulas, HumanoidFormulas, HumanoidStandupFormulas
+from mbrl.tasks.stock.formulas import Formulas
+from mbrl.tasks.stock.pendulums import InvertedDoublePendulumFormulas, InvertedPendulumFormulas
 from mbrl.tasks.stock.runners import (
-    HalfCheetahSemantics,
-    HopperSemantics,
-    SwimmerSemantics,
-    Walker2dSemantics,
+    HalfCheetahFormulas,
+    HopperFormulas,
+    SwimmerFormulas,
+    Walker2dFormulas,
 )
-from mbrl.tasks.stock.semantics import Semantics
 
-__all__ = ["STOCK", "Semantics"]
+__all__ = ["STOCK", "Formulas"]
 
-STOCK: dict[type[MujocoEnv], Callable[[Any, Simulator], Semantics]] = {
-    InvertedPendulumEnv: InvertedPendulumSemantics,
-    InvertedDoublePendulumEnv: InvertedDoublePendulumSemantics,
-    HalfCheetahEnv: HalfCheetahSemantics,
-    SwimmerEnv: SwimmerSemantics,
-    HopperEnv: HopperSemantics,
-    Walker2dEnv: Walker2dSemantics,
-    ReacherEnv: ReacherSemantics,
-    PusherEnv: PusherSemantics,
-    AntEnv: AntSemantics,
-    HumanoidEnv: HumanoidSemantics,
-    HumanoidStandupEnv: HumanoidStandupSemantics,
+STOCK: dict[type[MujocoEnv], Callable[[Any, Simulator], Formulas]] = {
+    InvertedPendulumEnv: InvertedPendulumFormulas,
+    InvertedDoublePendulumEnv: InvertedDoublePendulumFormulas,
+    HalfCheetahEnv: HalfCheetahFormulas,
+    SwimmerEnv: SwimmerFormulas,
+    HopperEnv: HopperFormulas,
+    Walker2dEnv: Walker2dFormulas,
+    ReacherEnv: ReacherFormulas,
+    PusherEnv: PusherFormulas,
+    AntEnv: AntFormulas,
+    HumanoidEnv: HumanoidFormulas,
+    HumanoidStandupEnv: HumanoidStandupFormulas,
 }

@@ -11,7 +11,7 @@ from torch.linalg import vector_norm
 
 from mbrl.physics import Simulator
 from mbrl.tasks.kinematics import PointKinematics
-from mbrl.tasks.stock.semantics import never
+from mbrl.tasks.stock.formulas import never
 
 
 class _Arm:
@@ -44,7 +44,7 @@ class _Arm:
         return self._control_weight * action.square().sum(-1)
 
 
-class ReacherSemantics(_Arm):
+class ReacherFormulas(_Arm):
     r"""Bring the fingertip f to the target g.
 
     .. math:: r = -w_d |f(x') - g(x')| - w_c |u|^2.
@@ -71,7 +71,7 @@ class ReacherSemantics(_Arm):
         return -self._distance_weight * distance - self._control_cost(action)
 
 
-class PusherSemantics(_Arm):
+class PusherFormulas(_Arm):
     r"""Push the object o to the goal g with the tip t of the arm.
 
     .. math:: r = -w_d |o(x') - g(x')| - w_n |o(x') - t(x')| - w_c |u|^2.

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mbrl.ops import MujocoFields
 from mbrl.physics import Simulator
-from mbrl.tasks.stock.semantics import inside, never
+from mbrl.tasks.stock.formulas import inside, never
 
 
 class _Body:
@@ -31,7 +31,7 @@ class _Body:
         return state[..., self._hidden : self._end]
 
 
-class AntSemantics(_Body):
+class AntFormulas(_Body):
     r"""A four-legged body that walks along x; healthy while finite and at a healthy height.
 
     Where contacts cost nothing and the main body is the one that the free joint moves,
@@ -104,7 +104,7 @@ class _AnyHumanoid(_Body):
         return torch.cat([self._coordinates(state), *parts], dim=-1)
 
 
-class HumanoidSemantics(_AnyHumanoid):
+class HumanoidFormulas(_AnyHumanoid):
     """A humanoid that walks along x; healthy while its torso is at a healthy height."""
 
     def __init__(self, env: Any, simulator: Simulator):
@@ -119,7 +119,7 @@ class HumanoidSemantics(_AnyHumanoid):
         return ~inside(next_state[..., 2], self._height_range)
 
 
-class HumanoidStandupSemantics(_AnyHumanoid):
+class HumanoidStandupFormulas(_AnyHumanoid):
     """A humanoid that lies on its back and is to stand up; it never terminates."""
 
     def terminated(self, next_state: Tensor) -> Tensor:

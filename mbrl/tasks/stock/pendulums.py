@@ -12,7 +12,7 @@ from mbrl.physics import Simulator
 from mbrl.tasks.kinematics import PointKinematics
 
 
-class InvertedPendulumSemantics:
+class InvertedPendulumFormulas:
     r"""Stay within 0.2 rad of upright: a reward without a pathwise gradient.
 
     .. math:: r = [|\theta'| \le 0.2].
@@ -35,7 +35,7 @@ class InvertedPendulumSemantics:
         return ~seen.isfinite().all(-1) | (seen[..., 1].abs() > 0.2)
 
 
-class InvertedDoublePendulumSemantics:
+class InvertedDoublePendulumFormulas:
     r"""Keep the tip (x, y) of the second pole high and over the middle of the rail.
 
     .. math:: r = w_h [y > 1] - 0.01 x^2 - (y - 2)^2 - 10^{-3} \dot\theta_1^2

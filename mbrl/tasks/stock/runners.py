@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mbrl.physics import Simulator
-from mbrl.tasks.stock.semantics import inside, never
+from mbrl.tasks.stock.formulas import inside, never
 
 
 class _Runner:
@@ -41,11 +41,11 @@ class _Runner:
         return never(next_state)
 
 
-class HalfCheetahSemantics(_Runner):
+class HalfCheetahFormulas(_Runner):
     """A planar cheetah that runs forward."""
 
 
-class SwimmerSemantics(_Runner):
+class SwimmerFormulas(_Runner):
     """A planar three-link swimmer that swims forward."""
 
     _positions = 2
@@ -86,7 +86,7 @@ class _Balancing(_Runner):
         return inside(state[..., 1], self._height_range) & upright
 
 
-class HopperSemantics(_Balancing):
+class HopperFormulas(_Balancing):
     """A planar one-legged hopper; unhealthy also beyond ``healthy_state_range``."""
 
     def __init__(self, env: Any, simulator: Simulator):
@@ -99,5 +99,5 @@ class HopperSemantics(_Balancing):
         )
 
 
-class Walker2dSemantics(_Balancing):
+class Walker2dFormulas(_Balancing):
     """A planar biped that walks forward."""

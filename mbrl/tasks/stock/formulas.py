@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 
-class Semantics(Protocol):
+class Formulas(Protocol):
     r"""Observation, reward and termination of one environment instance.
 
     .. math:: o(x), \qquad r(x, u, x'), \qquad d(x').
