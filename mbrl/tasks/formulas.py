@@ -35,6 +35,11 @@ class Formula:
         self._function, self._enter = function, enter
         self._keywords = declared(function)
 
+    @property
+    def uses_time(self) -> bool:
+        """Whether it declares ``t``."""
+        return "t" in self._keywords
+
     def __call__(self, *values: Tensor, t: int, context: Tensor) -> Tensor:
         """Call the function on tensors [B, ...] and a context [B, n]."""
         given = {"t": t, "context": context}
