@@ -13,7 +13,7 @@ import sys
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Literal, Union
+from typing import Annotated, Any, Literal, Union
 
 from mbrl.errors import ArgumentError, ConfigError, DivergenceError, suggestion
 
@@ -25,6 +25,19 @@ _NAMES = {  # in messages: one, several
     str: ("a string", "strings"),
     bool: ("true or false", "booleans"),
 }
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """What ``Annotated[Mapping[str, Any], Choice(table)]`` says: ``{kind: name, **options}``.
+
+    The options are those of the entry of that name.
+
+    Attributes:
+        table: what there is to choose from.
+    """
+
+    table: Mapping[str, Callable[..., Any]]
 
 
 class _Mismatch(Exception):
@@ -54,6 +67,8 @@ def completed(target: Callable[..., Any], options: Mapping[str, Any], where: str
             result[name] = _converted(options[name], annotation, _path(where, name))
         elif default is inspect.Parameter.empty:
             raise ConfigError(f"missing key {_path(where, name)!r}")
+        elif typing.get_origin(annotation) is Annotated:
+            result[name] = _converted(default, annotation, _path(where, name))
         else:
             result[name] = default
     return result
@@ -81,10 +96,25 @@ def at_key(where: str, target: Callable[..., Any]) -> Iterator[None]:
         raise type(error)(f"{where}{joint}{text}") from error
 
 
+def chosen(
+    table: Mapping[str, Callable[..., Any]], options: Mapping[str, Any], where: str
+) -> dict[str, Any]:
+    """Return ``{kind: name, **options}``, complete with the defaults of ``table[name]``.
+
+    Raises:
+        ConfigError: naming the key, its value and what is legal.
+    """
+    rest = dict(options)
+    kind = rest.pop("kind", None)
+    if not isinstance(kind, str) or kind not in table:
+        raise ConfigError(f"{where}.kind: unknown value {kind!r}; {suggestion(kind, table)}")
+    return {"kind": kind, **completed(table[kind], rest, where)}
+
+
 def schema(target: Callable[..., Any]) -> dict[str, tuple[Any, Any]]:
     """Return {name: (annotation, default)} of ``target``'s keyword-only parameters."""
     function = target.__init__ if inspect.isclass(target) else target
-    hints = typing.get_type_hints(function)
+    hints = typing.get_type_hints(function, include_extras=True)
     every = dataclasses.is_dataclass(target)
     return {
         p.name: (hints.get(p.name, Any), _default(target, p) if every else p.default)
@@ -126,6 +156,9 @@ def _match(value: Any, annotation: Any, where: str) -> Any:
     if origin is Literal:
         # 1, 1.0 and True are equal, and are not the same value.
         return _require(any(value == x and type(value) is type(x) for x in arguments), value)
+    if origin is Annotated:
+        _require(isinstance(value, Mapping), value)
+        return chosen(arguments[1].table, value, where)
     if annotation in (None, type(None)):
         return _require(value is None, value)
     if annotation is float:
@@ -198,7 +231,7 @@ def _described(annotation: Any) -> str:
         return f"a mapping{_of_several(arguments[1:])}"
     if annotation in (None, type(None)):
         return "null"
-    if dataclasses.is_dataclass(annotation):
+    if dataclasses.is_dataclass(annotation) or origin is Annotated:
         return "a mapping"
     return _NAMES.get(annotation, (getattr(annotation, "__name__", str(annotation)),))[0]
 

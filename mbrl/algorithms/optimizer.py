@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -22,6 +22,9 @@ class OptimizerOptions:
         betas: Adam's decay rates.
         momentum: SGD's momentum.
         weight_decay: L2 penalty on the weights.
+        bias_factor: multiplies the learning rate of biases.
+        deviation_factor: multiplies the learning rate of the deviations of action noise, where they
+            are parameters.
     """
 
     kind: Literal["adam", "sgd"] = "adam"
@@ -30,11 +33,13 @@ class OptimizerOptions:
     betas: Sequence[float] = (0.9, 0.999)
     momentum: float = 0.0
     weight_decay: float = 0.0
+    bias_factor: float = 1.0
+    deviation_factor: float = 1.0
 
     def __post_init__(self) -> None:
         if not self.lr > 0:
             raise ArgumentError(f"lr must be positive, got {self.lr}")
-        for name in ("final_lr", "momentum", "weight_decay"):
+        for name in ("final_lr", "momentum", "weight_decay", "bias_factor", "deviation_factor"):
             if not getattr(self, name) >= 0:
                 raise ArgumentError(f"{name} must not be negative, got {getattr(self, name)}")
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
@@ -42,23 +47,65 @@ class OptimizerOptions:
 
 
 def make_optimizer(
-    parameters: Iterable[torch.nn.Parameter], options: OptimizerOptions
+    parameters: Mapping[str, torch.nn.Parameter], options: OptimizerOptions
 ) -> torch.optim.Optimizer:
-    """Return the optimiser that ``options`` describe."""
+    """Return the optimiser that ``options`` describe.
+
+    Args:
+        parameters: by name; the last part of a name says what is a bias ("bias") and what a
+            deviation ("sd", "std").
+        options: see :class:`OptimizerOptions`.
+
+    Raises:
+        ArgumentError: if there is no parameter for a factor to act on.
+    """
+    groups = _groups(parameters, options)
     if options.kind == "adam":
         first, second = options.betas
         return torch.optim.Adam(
-            parameters, lr=options.lr, betas=(first, second), weight_decay=options.weight_decay
+            groups, lr=options.lr, betas=(first, second), weight_decay=options.weight_decay
         )
     return torch.optim.SGD(
-        parameters, lr=options.lr, momentum=options.momentum, weight_decay=options.weight_decay
+        groups, lr=options.lr, momentum=options.momentum, weight_decay=options.weight_decay
     )
 
 
 def set_learning_rate(
     optimizer: torch.optim.Optimizer, options: OptimizerOptions, progress: float
-) -> None:
-    """Set the learning rate of the schedule at ``progress`` in [0, 1]."""
+) -> float:
+    """Set the learning rate of the schedule at ``progress`` in [0, 1].
+
+    Returns:
+        It, without the factors of biases and deviations.
+    """
     rate = options.lr * (1.0 + (options.final_lr - 1.0) * min(progress, 1.0))
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group["factor"]
+    return rate
+
+
+def _groups(
+    parameters: Mapping[str, torch.nn.Parameter], options: OptimizerOptions
+) -> list[dict[str, Any]]:
+    """Return the parameters by the factor on their learning rate."""
+    groups: dict[float, list[torch.nn.Parameter]] = {}
+    unused = {"bias_factor", "deviation_factor"}
+    for name, parameter in parameters.items():
+        key, factor = _factor(name.rpartition(".")[2], options)
+        unused.discard(key)
+        groups.setdefault(factor, []).append(parameter)
+    for key in sorted(unused):
+        if getattr(options, key) != 1:
+            raise ArgumentError(
+                f"optimizer.{key} is {getattr(options, key)}, but no parameter of the policy is "
+                f"what it multiplies; leave it at 1.0"
+            )
+    return [{"params": members, "factor": factor} for factor, members in groups.items()]
+
+
+def _factor(name: str, options: OptimizerOptions) -> tuple[str, float]:
+    if "bias" in name:
+        return "bias_factor", options.bias_factor
+    if "sd" in name or "std" in name:
+        return "deviation_factor", options.deviation_factor
+    return "", 1.0

@@ -1,31 +1,40 @@
-"""Reparameterised (pathwise) policy gradient through the unrolled computation graph."""
+"""Policy gradient through the unrolled computation graph."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from types import MappingProxyType
+from typing import Annotated, Any
 
 import torch
 
 from mbrl.algorithms.algorithm import Actor, Setting
+from mbrl.algorithms.estimators import ESTIMATORS, Estimate, Estimator, Problem, Subject
 from mbrl.algorithms.optimizer import OptimizerOptions, make_optimizer, set_learning_rate
+from mbrl.algorithms.start_states import STARTS, ResetStart
+from mbrl.algorithms.weighting import Weighting, weighed
 from mbrl.errors import ArgumentError, DivergenceError
 from mbrl.graph import GraphPolicy, build_graph
-from mbrl.nn import saturation
+from mbrl.nn import OpenLoop, saturation
+from mbrl.options import Choice, chosen
 from mbrl.types import Trajectory
+
+Chosen = Mapping[str, Any]
 
 
 class PolicyGradient:
-    r"""Gradient ascent on the return of short rollouts, differentiated through the physics.
+    r"""Gradient ascent on the return of short rollouts through the physics.
 
-    .. math:: J(\theta) = \frac{1}{N} \sum_{n=1}^{N} \sum_{t=0}^{H-1} \gamma^t
-              r(x_t^n, u_t^n, x_{t+1}^n), \qquad u_t^n = \pi_\theta(o(x_t^n), \xi_t^n), \quad
-              x_{t+1}^n = F(x_t^n, u_t^n)
+    .. math:: J(\theta) = E \sum_{t=0}^{H-1} \gamma^t r(x_t, u_t, x_{t+1}), \qquad
+              u_t = \pi_\theta(o(x_t), \xi_t), \quad x_{t+1} = F(x_t, u_t)
 
-    with x_0^n drawn from the task's start states and the noise xi held fixed, so that the gradient
-    of J is exact for the sampled rollouts (Heess et al. 2015, section 4, with the true dynamics in
-    place of a model; the method of Model-Based-RL).
+    over N rollouts an update, with x_0 drawn from ``start`` and the noise xi from the policy. How
+    rollouts make a gradient is the estimator's business: differentiated with the noise held fixed
+    (pathwise, the default: Heess et al. 2015, section 4, with the true dynamics in place of a
+    model; the method of Model-Based-RL), by the policy's density alone, or by both.
+
+    With an ``open_loop`` policy and a task without reset noise this is trajectory optimisation.
 
     Args:
         setting: task, graph and generator.
@@ -40,12 +49,19 @@ class PolicyGradient:
         stable_norm: see ``horizon_start``.
         batch: rollouts N of an update.
         discount: gamma.
+        estimator: ``{kind: ..., **options}``: pathwise, score_function, sum, interpolated or
+            hybrid; see ``mbrl.algorithms.estimators``.
+        weighting: how the rewards that follow an action are weighed in its gradient: sum, average
+            or prioritise; see :func:`weighed`.
+        start: where rollouts begin: ``{kind: reset}``, or ``{kind: replay, size: 32768, fresh:
+            0.25}``; see :class:`ReplayStart`.
         optimizer: see :class:`OptimizerOptions`.
         clip_norm: largest norm of the gradient; longer ones are scaled down. null: no limit.
         clip_value: largest magnitude of a single entry of the gradient. null: no limit.
 
     Raises:
-        ArgumentError: if a number is out of its range, or the graph has nothing to train.
+        ArgumentError: if a number is out of its range, the graph has nothing to train, or options
+            do not fit each other or the policies.
         GraphError: if the graph is wired wrongly.
     """
 
@@ -59,6 +75,9 @@ class PolicyGradient:
         stable_norm: float = 10.0,
         batch: int = 16,
         discount: float = 1.0,
+        estimator: Annotated[Chosen, Choice(ESTIMATORS)] = MappingProxyType({"kind": "pathwise"}),
+        weighting: Weighting = "sum",
+        start: Annotated[Chosen, Choice(STARTS)] = MappingProxyType({"kind": "reset"}),
         optimizer: OptimizerOptions = OptimizerOptions(),  # noqa: B008 (frozen)
         clip_norm: float | None = 1.0,
         clip_value: float | None = None,
@@ -81,43 +100,29 @@ class PolicyGradient:
         self._clip_norm, self._clip_value = clip_norm, clip_value
         self._task, self._generator = setting.task, setting.generator
         self.graph = build_graph(setting.graph, setting.task, generator=setting.generator)
-        # The policy's alone: other nodes may have parameters that are not to flatter it.
-        actor = GraphPolicy.of(self.graph)
-        self._parameters = [p for p in actor.parameters() if p.requires_grad]
-        if not self._parameters:
+        subject = Subject.of(self.graph, horizon=horizon, batch=batch)
+        self._parameters = subject.parameters
+        self._estimator = _estimator(estimator, subject)
+        self._start = _start(start, subject)
+        if weighting != "sum" and subject.others:
             raise ArgumentError(
-                "graph: its policy has no parameters; a policy gradient has nothing to do"
+                f"algorithm.weighting: {weighting} weighs what reaches policies, and "
+                f"graph.nodes.{subject.others[0]} has parameters too; legal here: sum"
             )
+        self._weighting, self._discounts = weighting, discount ** torch.arange(horizon).double()
         self._normalizers = self.graph.normalizers()
         self._options = optimizer
         self._optimizer = make_optimizer(self._parameters, optimizer)
-        self._weights = discount ** torch.arange(horizon, dtype=torch.float64)[:, None]  # (H, 1)
         self._done = 0
 
     def update(self) -> dict[str, float]:
         """Roll out, differentiate, step; let the normalisers see the observations."""
-        set_learning_rate(self._optimizer, self._options, self._done / self.updates)
+        rate = set_learning_rate(self._optimizer, self._options, self._done / self.updates)
         for normalizer in (n for found in self._normalizers.values() for n in found):
             normalizer.refresh()
-        state, context = self._task.start(self._batch, self._generator)
-        trajectory = self.graph.unroll(
-            state,
-            self._length,
-            generator=self._generator,
-            context=context,
-            record=tuple(self._normalizers),
-        )
-        returns = (self._weights[: self._length] * trajectory.rewards).sum(0)  # (N,)
-        loss = -returns.mean()
-        if not loss.isfinite():
-            raise DivergenceError("the return is not finite")
-        if not loss.requires_grad:
-            raise ArgumentError(
-                f"task: the reward of {self._task.name} is constant along a rollout: it has no "
-                "pathwise gradient. Train on a smooth variant and evaluate here (task, eval_task)"
-            )
-        self._optimizer.zero_grad()
-        loss.backward()
+        estimate = self._estimate()
+        for name, parameter in self._parameters.items():
+            parameter.grad = estimate.gradients[name]
         norm = self._gradient_norm()
         follow = norm <= self._stable_norm or self._length == self._shortest
         if follow:
@@ -125,18 +130,24 @@ class PolicyGradient:
             self._optimizer.step()
         self._done += 1
         self._adapt_horizon(norm)
-        self._update_normalizers(trajectory)
-        return self._measured(trajectory, returns.detach(), norm, follow)
+        self._update_normalizers(estimate.trajectory)
+        return {
+            **self._measured(estimate.trajectory, estimate.returns, norm, follow),
+            "learning_rate": rate,
+            **estimate.measured,
+        }
 
     def actor(self) -> Actor:
         """Return the policy of the graph."""
         return GraphPolicy.of(self.graph)
 
     def state_dict(self) -> dict[str, Any]:
-        """Weights, normalisers, optimiser, random state and count."""
+        """Weights, normalisers, optimiser, estimator, start states, random state and count."""
         return {
             "graph": self.graph.state_dict(),
             "optimizer": self._optimizer.state_dict(),
+            "estimator": self._estimator.state_dict(),
+            "start": self._start.state_dict(),
             "generator": self._generator.get_state(),
             "done": self._done,
             "length": self._length,
@@ -146,8 +157,25 @@ class PolicyGradient:
         """Restore what :meth:`state_dict` returned."""
         self.graph.load_state_dict(state["graph"])
         self._optimizer.load_state_dict(state["optimizer"])
+        self._estimator.load_state_dict(state["estimator"])
+        self._start.load_state_dict(state["start"])
         self._generator.set_state(state["generator"])
         self._done, self._length = int(state["done"]), int(state["length"])
+
+    def _estimate(self) -> Estimate:
+        start = self._start.draw(self._batch, self._generator)
+        wanted = {*self._normalizers, *(n for n in self._start.record if n in self.graph.widths)}
+        estimate = self._estimator.estimate(
+            Problem(
+                start,
+                self._length,
+                weighed(self._weighting, self._discounts[: self._length]),
+                self._generator,
+                tuple(sorted(wanted)),
+            )
+        )
+        self._start.note(estimate.trajectory, start.context)
+        return estimate
 
     def _adapt_horizon(self, norm: float) -> None:
         if norm <= self._stable_norm:
@@ -157,7 +185,9 @@ class PolicyGradient:
 
     def _gradient_norm(self) -> float:
         """Return the norm of the gradient, in double precision: single overflows at 1e19."""
-        squares = [p.grad.double().square().sum() for p in self._parameters if p.grad is not None]
+        squares = [
+            p.grad.double().square().sum() for p in self._parameters.values() if p.grad is not None
+        ]
         norm = math.sqrt(float(torch.stack(squares).sum()))
         if not math.isfinite(norm) and self._length == self._shortest:
             raise DivergenceError("the gradient of the return is not finite; shorten the horizon")
@@ -165,9 +195,9 @@ class PolicyGradient:
 
     def _clip(self) -> None:
         if self._clip_value is not None:
-            torch.nn.utils.clip_grad_value_(self._parameters, self._clip_value)
+            torch.nn.utils.clip_grad_value_(self._parameters.values(), self._clip_value)
         if self._clip_norm is not None:
-            torch.nn.utils.clip_grad_norm_(self._parameters, self._clip_norm)
+            torch.nn.utils.clip_grad_norm_(self._parameters.values(), self._clip_norm)
 
     def _update_normalizers(self, trajectory: Trajectory) -> None:
         for value, normalizers in self._normalizers.items():
@@ -189,5 +219,21 @@ class PolicyGradient:
             "gradient_norm": norm,
             "followed": float(follow),
             "saturation": saturation(actions, self._task.action_low, self._task.action_high),
-            "learning_rate": float(self._optimizer.param_groups[0]["lr"]),
         }
+
+
+def _estimator(options: Chosen, subject: Subject) -> Estimator:
+    complete = chosen(ESTIMATORS, options, "algorithm.estimator")
+    return ESTIMATORS[complete.pop("kind")](subject, **complete)
+
+
+def _start(options: Chosen, subject: Subject) -> ResetStart:
+    complete = chosen(STARTS, options, "algorithm.start")
+    kind = complete.pop("kind")
+    for name, policy in subject.policies.items():
+        if kind == "replay" and isinstance(policy, OpenLoop):
+            raise ArgumentError(
+                f"algorithm.start.kind: replay begins in states that graph.nodes.{name}, of kind "
+                "open_loop, does not observe; legal here: reset"
+            )
+    return STARTS[kind](subject.graph.task, **complete)

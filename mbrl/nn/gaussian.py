@@ -40,6 +40,10 @@ class GaussianPolicy(Policy):
         """
         raise NotImplementedError
 
+    def deviation_at(self, t: int) -> Tensor | None:
+        """Return sigma h of step t, [nu], where no observation changes it; else None."""
+        return None
+
     def forward(self, observation: Tensor, step: Step = FIRST) -> Tensor:
         """Return actions [B, nu] float64: sampled with a generator, the squashed mean without."""
         mean, sd = self.moments(observation, step.t)
@@ -50,6 +54,10 @@ class GaussianPolicy(Policy):
             again = ((step.replay[step.t] - mean[:1]) / sd[:1]).detach()
             noise = torch.cat([again, noise[1:]])
         sample = mean + sd * noise
+        if step.replay is not None:
+            # Without the rounding of the way there and back, so that it repeats bit for bit.
+            first = step.replay[step.t] + (sample[:1] - sample[:1].detach())
+            sample = torch.cat([first, sample[1:]])
         if step.draws is not None:
             step.draws.append(Draw(self, step.t, observation.detach(), sample.detach()))
         return self.squash(sample)
@@ -136,11 +144,17 @@ class GaussianMLP(GaussianPolicy):
         if self.normalizer is not None:
             observation = self.normalizer(observation)
         raw = self.network(observation).to(torch.float64)
-        if self.log_sd is None:
+        sd = self.deviation_at(t)
+        if sd is None:
             mean, log_sd = raw.chunk(2, dim=-1)
             return mean, self._deviation(log_sd)
-        log_sd = self.log_sd[min(t, len(self.log_sd) - 1)]
-        return raw, self._deviation(log_sd).expand_as(raw)
+        return raw, sd.expand_as(raw)
+
+    def deviation_at(self, t: int) -> Tensor | None:
+        """Return sigma h of step t, [nu], unless it is an output of the network."""
+        if self.log_sd is None:
+            return None
+        return self._deviation(self.log_sd[min(t, len(self.log_sd) - 1)])
 
 
 class OpenLoop(GaussianPolicy):
@@ -195,11 +209,14 @@ class OpenLoop(GaussianPolicy):
 
     def moments(self, observation: Tensor, t: int) -> tuple[Tensor, Tensor]:
         """Return mean and deviation of z, [B, nu] float64 each."""
-        if self.log_sd is None:
+        sd, shape = self.deviation_at(t), (len(observation), -1)
+        if sd is None:
             raise ArgumentError("the open-loop policy has no deviations: give it an initial_sd")
-        row, shape = self._row(t), (len(observation), -1)
-        sd = self._deviation(self.log_sd[row])
-        return self.mean[row].expand(shape), sd.expand(shape)
+        return self.mean[self._row(t)].expand(shape), sd.expand(shape)
+
+    def deviation_at(self, t: int) -> Tensor | None:
+        """Return Sigma h of step t, [nu], if there are deviations."""
+        return None if self.log_sd is None else self._deviation(self.log_sd[self._row(t)])
 
     def forward(self, observation: Tensor, step: Step = FIRST) -> Tensor:
         """Return actions [B, nu] float64."""

@@ -41,6 +41,11 @@ class Formula:
         self._function, self._name, self._enter = function, name, enter
         self._keywords = declared(function)
 
+    @property
+    def uses_time(self) -> bool:
+        """Whether it declares ``t``."""
+        return "t" in self._keywords
+
     def __call__(self, *values: Tensor, t: int, context: Tensor) -> Tensor:
         """Call the function on tensors [B, ...] and a context [B, n].
 

@@ -23,6 +23,8 @@ from mbrl.types import Start, Transition
 _PROBES = 3
 # How far derived quantities that lag one physics step behind may carry a formula from the step.
 _LAG = 0.1
+# A step far from the first; nothing that follows a clock is likely to repeat after so many.
+_LATE = 7919
 
 
 class GymnasiumTask(Task):
@@ -81,6 +83,7 @@ class GymnasiumTask(Task):
         )
         with torch.no_grad():
             self._is_plain = self._check()
+            self.uses_time = self._semantics.uses_time or self._step_uses_time()
 
     @property
     def has_reward_formula(self) -> bool:
@@ -272,6 +275,21 @@ class GymnasiumTask(Task):
                 f"[B, {self.action_size}], got {list(state.shape)} and {list(action.shape)}"
             )
 
+    def _probes(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return a few states, their contexts, and actions."""
+        state, context = self.start(_PROBES, torch.Generator().manual_seed(0))
+        low, high = self.action_low.clamp(min=-1), self.action_high.clamp(max=1)
+        share = torch.rand(_PROBES, self.action_size, generator=torch.Generator().manual_seed(1))
+        return state, context, low + (high - low) * share
+
+    def _step_uses_time(self) -> bool:
+        """Whether a step of the environment's own gives something else at another time."""
+        if self._semantics.is_stock:
+            return False
+        state, context, action = self._probes()
+        early, late = (self.step(state, action, t=t, context=context) for t in (0, _LATE))
+        return not all(map(torch.equal, early, late))
+
     def _check(self) -> bool:
         """Hold physics and formulas against the environment's own step at a few states.
 
@@ -282,10 +300,7 @@ class GymnasiumTask(Task):
             TaskError: if formulas contradict the step by more than the lag of derived quantities
                 explains, or the step does not repeat.
         """
-        state, context = self.start(_PROBES, torch.Generator().manual_seed(0))
-        low, high = self.action_low.clamp(min=-1), self.action_high.clamp(max=1)
-        share = torch.rand(_PROBES, self.action_size, generator=torch.Generator().manual_seed(1))
-        action = low + (high - low) * share
+        state, context, action = self._probes()
         given, inner = _constants(0, context), self._actions(action).to(torch.float64)
         if not self._semantics.is_stock:
             with quiet():

@@ -44,6 +44,7 @@ class Semantics:
         hidden: attributes and user inputs.
         is_stock: whether it is a stock environment itself.
         own: which ``tensor_`` methods the environment has.
+        uses_time: whether a formula declares ``t``.
     """
 
     def __init__(self, env: Any, simulator: Simulator, name: str):
@@ -68,6 +69,8 @@ class Semantics:
         # An environment of one's own without tensor_terminated ends by its time limit alone.
         ends = self._formula("tensor_terminated", stock.terminated if stock else _never)
         self.terminated = ends or Formula(_never, name)
+        timed = (self.observation, self.reward, self.terminated)
+        self.uses_time = any(formula.uses_time for formula in timed if formula is not None)
 
     def own_observation(self, steps: EnvironmentStep, size: int, name: str) -> Any:
         """Return the op (x; t, c) -> (x, o) of the environment's own observation.

@@ -31,6 +31,7 @@ class Task(ABC):
         context_size: n; 0 if there is none.
         action_low: smallest action, [nu] float64; -inf where unbounded.
         action_high: largest action, [nu] float64; inf where unbounded.
+        uses_time: whether any method depends on ``t``; a task that does must say so.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Task(ABC):
     context_size: int = 0
     action_low: Tensor
     action_high: Tensor
+    uses_time: bool = False
 
     @property
     def action_size(self) -> int:

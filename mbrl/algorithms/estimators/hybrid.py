@@ -1,0 +1,109 @@
+"""Hill climbing from the best sequence of actions found so far."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from mbrl.algorithms.estimators.estimator import Estimate, Estimator, Problem, Subject
+from mbrl.algorithms.estimators.pathwise import pathwise_loss
+from mbrl.algorithms.estimators.score_function import Baseline, Scores
+from mbrl.errors import ArgumentError
+from mbrl.nn import OpenLoop
+from mbrl.types import Draw
+
+
+class Hybrid(Estimator):
+    r"""The mean follows the gradient at the best row, the deviations the score function.
+
+    .. math:: \hat g_M = \nabla_M J_{n^*}, \quad n^* = \arg\max_n J_n, \qquad
+              \hat g_\Sigma = \nabla_\Sigma \hat J_{score}
+
+    over rows of which row 0 repeats the best sequence of samples z found so far (at first: the
+    mean), so that the best return of an update is never below that of the update before. All rows
+    begin in one state: returns from different ones would compare luck.
+
+    Bias: of the mean's gradient, deliberately: it is the gradient of the return of the best of N
+    sequences, not of the expected one. That of the deviations is the score function's, without row
+    0, which was not drawn.
+
+    Source: method "H" of Model-Based-RL (which counts row 0 among the draws).
+
+    Args:
+        subject: what is trained: one open-loop policy with deviations.
+        baseline: see :class:`ScoreFunction`, over the other rows.
+        standardize: see :class:`ScoreFunction`.
+
+    Raises:
+        ArgumentError: if the policy is another, or see :class:`ScoreFunction`.
+    """
+
+    def __init__(
+        self,
+        subject: Subject,
+        *,
+        baseline: Baseline = "leave_one_out",
+        standardize: bool = False,
+    ):
+        super().__init__(subject)
+        policy = next(iter(subject.policies.values()), None)
+        alone = len(subject.policies) == 1 and not subject.others
+        if not alone or not isinstance(policy, OpenLoop) or policy.log_sd is None:
+            raise ArgumentError(
+                "algorithm.estimator.kind: hybrid trains one policy, of kind open_loop with an "
+                f"initial_sd; the graph has {', '.join([*subject.policies, *subject.others])}"
+            )
+        if subject.batch < 2:
+            raise ArgumentError(
+                f"algorithm.batch must be at least 2 with hybrid, got {subject.batch}: row 0 "
+                "repeats the best sequence"
+            )
+        self._policy, self._deviation = policy, policy.log_sd
+        self._scores = Scores(subject, baseline, standardize, subject.batch - 1)
+        with torch.no_grad():
+            nothing = torch.zeros(1, 0)
+            steps = range(subject.horizon)
+            self._best = torch.cat([policy.moments(nothing, t)[0] for t in steps])  # (H, nu)
+
+    def estimate(self, problem: Problem) -> Estimate:
+        """Roll out, remember the best, differentiate mean and deviations apart."""
+        state, objective = problem.start.state, problem.objective
+        if not torch.equal(state, state[:1].expand_as(state)):
+            raise ArgumentError(
+                "algorithm.estimator.kind: hybrid compares sequences of actions from one state, "
+                "and start states differ; take the noise out of the reset, e.g. by "
+                "task_args: {reset_noise_scale: 0}"
+            )
+        draws: list[Draw] = []
+        gain = None if objective.gains is None else objective.gain
+        trajectory = problem.unroll(self._subject.graph, gain=gain, draws=draws, replay=self._best)
+        returns = problem.returns(trajectory)
+        best = int(returns.argmax())
+        pathwise = pathwise_loss(self._subject, objective, trajectory, best)
+        score = self._scores.loss(objective, trajectory, draws, first=1)
+        self._best = self._best.clone()
+        self._best[: problem.horizon] = torch.stack([draw.sample[best] for draw in draws])
+        gradients = self._gradients(pathwise, score)
+        measured = {"best_return": float(returns[best]), "best_is_new": float(best > 0)}
+        return Estimate(gradients, trajectory, returns, measured)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the best sequence."""
+        return {"best": self._best}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what :meth:`state_dict` returned."""
+        self._best = state["best"].clone()
+
+    def _gradients(
+        self, pathwise: torch.Tensor, score: torch.Tensor
+    ) -> dict[str, torch.Tensor | None]:
+        def gradient(parameter: nn.Parameter) -> torch.Tensor | None:
+            loss = score if parameter is self._deviation else pathwise
+            (found,) = torch.autograd.grad(loss, parameter, retain_graph=True, allow_unused=True)
+            return found
+
+        return {name: gradient(p) for name, p in self._subject.parameters.items()}
