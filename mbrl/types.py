@@ -52,7 +52,8 @@ class Draw(NamedTuple):
 class Step(NamedTuple):
     """What nodes and policies may use while they run, beside their inputs.
 
-    The last three serve estimators of gradients (``mbrl.algorithms.estimators``).
+    ``draws``, ``gain`` and ``replay`` serve estimators of gradients
+    (``mbrl.algorithms.estimators``).
     """
 
     t: int = 0  # index of the step in its episode
@@ -63,6 +64,7 @@ class Step(NamedTuple):
     # or a number; what reaches its observation is untouched.
     gain: Callable[[Any, int], torch.Tensor | float] | None = None
     replay: torch.Tensor | None = None  # (T, nu): samples that row 0 repeats instead of drawing
+    start: int = 0  # index of the first step of the unrolling: before it, nothing is remembered
 
 
 class Trajectory(NamedTuple):

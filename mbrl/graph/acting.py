@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -11,19 +13,49 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mbrl.errors import ArgumentError, GraphError
-from mbrl.graph.graph import Graph, build_node, initial_carry
-from mbrl.graph.node import Node, Sizes
-from mbrl.graph.wiring import OBSERVED, GraphSpec, NodeSpec, carry_width
+from mbrl.graph.building import build_nodes, initial_carry
+from mbrl.graph.graph import Graph
+from mbrl.graph.node import Sizes
+from mbrl.graph.schedule import Schedule
+from mbrl.graph.wiring import OBSERVED, GraphSpec, NodeSpec
 from mbrl.types import Array, Step
 
-_OBSERVE = "observe"
+
+@dataclass
+class PlainSizes:
+    """Sizes and bounds of a task without the task."""
+
+    state_size: int
+    observation_size: int
+    action_low: Tensor
+    action_high: Tensor
+
+    @property
+    def action_size(self) -> int:
+        """Nu."""
+        return len(self.action_low)
+
+    @classmethod
+    def of(cls, sizes: Sizes) -> PlainSizes:
+        """Return a task's."""
+        return cls(sizes.state_size, sizes.observation_size, sizes.action_low, sizes.action_high)
+
+
+class _Memory(NamedTuple):
+    """What an acting policy remembers of its episodes."""
+
+    t: int = 0  # steps taken
+    start: int = 0  # the step at which carried values began
+    rows: int | None = None  # episodes in lockstep; None: none yet
+    carried: Mapping[str, Tensor] = {}
 
 
 class GraphPolicy(nn.Module):
     """Nodes between the observation and the action of a graph, with the carries they use.
 
     It acts without noise, keeps its carried values from call to call, and needs to know of the task
-    only sizes and bounds.
+    only sizes and bounds. A pickle of it holds weights and memory; where it is read, user's kinds
+    must be registered.
 
     Args:
         spec: the graph.
@@ -34,45 +66,36 @@ class GraphPolicy(nn.Module):
         GraphError: if the action depends on something an agent cannot observe.
     """
 
-    def __init__(self, spec: GraphSpec, sizes: Sizes, nodes: Mapping[str, nn.Module] | None = None):
+    def __init__(self, spec: GraphSpec, sizes: Sizes, nodes: Mapping[str, Any] | None = None):
         super().__init__()
-        self._sizes = sizes
+        self._spec, self._sizes = spec, sizes
         self._given, chosen, carries = _acting_part(spec)
         self._carry = {name: spec.carry[name] for name in carries}
-        self._widths = dict.fromkeys(self._given, sizes.observation_size)
-        self._widths |= {name: carry_width(name, c, sizes) for name, c in self._carry.items()}
-        self.nodes = nn.ModuleDict()
         generator = torch.Generator().manual_seed(0)  # for weights that are loaded over
-        for node_spec in chosen:
-            node = nodes[node_spec.name] if nodes else None
-            if node is None:
-                node = build_node(node_spec, sizes, self._widths, generator)
-            self.nodes[node_spec.name] = node
-            if isinstance(node, Node):
-                for port, value in node_spec.outputs.items():
-                    self._widths[value] = node.width(port)
-        self._stages = [
-            (self.nodes[s.name], tuple(s.inputs.values()), tuple(s.outputs.values()))
-            for s in chosen
-        ]
+        built, self._widths = build_nodes(
+            chosen, self._carry, sizes, generator, observed=self._given, made=nodes
+        )
+        self.nodes = nn.ModuleDict(built)
+        self._schedule = Schedule(chosen, built)
+        self._roots = {"action", *(carry.source for carry in self._carry.values())}
         self.reset()
 
     @classmethod
     def of(cls, graph: Graph) -> GraphPolicy:
         """Return the acting part of a graph, sharing its nodes."""
-        return cls(graph.spec, graph.task, {name: graph.nodes[name] for name in graph.nodes})
+        return cls(graph.spec, graph.task, dict(graph.nodes))
 
     def reset(self) -> None:
         """Forget carried values: an episode begins."""
-        self._t = 0
-        self._carried: dict[str, Tensor] = {}
+        self._memory = _Memory()
 
     @torch.no_grad()
     def act(self, observation: NDArray[Any]) -> Array:
         """Return the noise-free action.
 
         Args:
-            observation: [n_obs], or [B, n_obs] for B episodes in lockstep.
+            observation: [n_obs], or [B, n_obs] for B episodes in lockstep; another B than before
+                begins new memories, as after :meth:`reset`, but at this step of the episodes.
 
         Returns:
             [nu] or [B, nu].
@@ -87,30 +110,50 @@ class GraphPolicy(nn.Module):
                 f"[B, {self._sizes.observation_size}], got {list(given.shape)}"
             )
         rows = torch.from_numpy(np.atleast_2d(given))
-        values = dict.fromkeys(self._given, rows)
-        for name, carry in self._carry.items():
-            before = self._carried.get(name)
-            if before is None or len(before) != len(rows):
-                before = initial_carry(self._widths[name], carry.initial, len(rows))
-            values[name] = before
-        for node, inputs, outputs in self._stages:
-            result = node(Step(self._t, None), *[values[name] for name in inputs])
-            values.update(
-                zip(outputs, (result,) if isinstance(result, Tensor) else result, strict=True)
-            )
-        self._carried = {name: values[carry.source] for name, carry in self._carry.items()}
-        self._t += 1
+        memory = self._memory if self._memory.rows == len(rows) else self._begun(rows)
+        values = self._schedule.run(
+            {**dict.fromkeys(self._given, rows), **memory.carried},
+            Step(memory.t, start=memory.start),
+            self._roots,
+        )
+        carried = {name: values[carry.source] for name, carry in self._carry.items()}
+        self._memory = memory._replace(t=memory.t + 1, carried=carried)
         action = values["action"].numpy()
         return action[0] if given.ndim == 1 else action
+
+    def _begun(self, rows: Tensor) -> _Memory:
+        """Return the memory before the first step of these episodes."""
+        carried = {
+            name: rows
+            if carry.initial == OBSERVED
+            else initial_carry(self._widths[name], carry.initial, len(rows))
+            for name, carry in self._carry.items()
+        }
+        return _Memory(self._memory.t, self._memory.t, len(rows), carried)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> GraphPolicy:
+        twin = GraphPolicy(self._spec, self._sizes, copy.deepcopy(dict(self.nodes), memo))
+        twin._memory = self._memory
+        return twin
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        sizes = PlainSizes.of(self._sizes)
+        return _restored, (self._spec, sizes, self.state_dict(), self._memory)
+
+
+def _restored(
+    spec: GraphSpec, sizes: PlainSizes, weights: Mapping[str, Tensor], memory: _Memory
+) -> GraphPolicy:
+    policy = GraphPolicy(spec, sizes)
+    policy.load_state_dict(weights)
+    policy._memory = memory
+    return policy
 
 
 def _acting_part(spec: GraphSpec) -> tuple[list[str], list[NodeSpec], list[str]]:
     """Return the observed values, the nodes that lead from them to the action, and the carries."""
     producer = {value: s for s in spec.nodes for value in s.outputs.values()}
-    observed = [
-        v for v, s in producer.items() if s.kind == _OBSERVE and s.inputs["state"] == "state"
-    ]
-    observed += [name for name, carry in spec.carry.items() if carry.initial == OBSERVED]
+    observed = _observed(spec, producer)
     wanted, seen, carries, names = ["action"], set(), [], set()
     while wanted:
         value = wanted.pop()
@@ -129,3 +172,27 @@ def _acting_part(spec: GraphSpec) -> tuple[list[str], list[NodeSpec], list[str]]
             carries.append(value)
             wanted.append(spec.carry[value].source)
     return observed, [s for s in spec.nodes if s.name in names], sorted(carries)
+
+
+def _observed(spec: GraphSpec, producer: Mapping[str, NodeSpec]) -> list[str]:
+    """Return the values that an agent is given: the observation of the present state.
+
+    Either it is made of the state, or the step before made it of what is now the state.
+    """
+    following = spec.carry["state"].source
+
+    def of_next(value: str) -> bool:
+        maker = producer.get(value)
+        if maker is None:
+            return False
+        if maker.kind == "step":
+            is_it = maker.outputs["next_observation"] == value
+            return is_it and maker.outputs["next_state"] == following
+        return maker.kind == "observe" and maker.inputs["state"] == following
+
+    made = [v for v, s in producer.items() if s.kind == "observe" and s.inputs["state"] == "state"]
+    return made + [
+        name
+        for name, carry in spec.carry.items()
+        if carry.initial == OBSERVED and of_next(carry.source)
+    ]

@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mbrl.errors import ArgumentError, GraphError, suggestion
-from mbrl.graph.node import Node, Place, resolved
+from mbrl.errors import ArgumentError, suggestion
+from mbrl.graph.building import build_nodes, initial_carry
 from mbrl.graph.nodes import PolicyNode
-from mbrl.graph.wiring import OBSERVED, GraphSpec, NodeSpec, carry_width, parse
+from mbrl.graph.schedule import Schedule
+from mbrl.graph.wiring import OBSERVED, GraphSpec, parse
 from mbrl.nn import RunningNormalizer
-from mbrl.registry import NODES, POLICIES
 from mbrl.types import Step, Trajectory
-
-
-class _Stage(NamedTuple):
-    node: Node
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
 
 
 class Graph(nn.Module):
@@ -45,23 +39,9 @@ class Graph(nn.Module):
     def __init__(self, spec: GraphSpec, task: Any, generator: torch.Generator):
         super().__init__()
         self.spec, self.task = spec, task
-        self.nodes = nn.ModuleDict()
-        self._widths = {name: carry_width(name, c, task) for name, c in spec.carry.items()}
-        self._stages: list[_Stage] = []
-        for node_spec in spec.nodes:
-            node = build_node(node_spec, task, self._widths, generator)
-            self.nodes[node_spec.name] = node
-            for port, value in node_spec.outputs.items():
-                self._widths[value] = node.width(port)
-            self._stages.append(
-                _Stage(node, tuple(node_spec.inputs.values()), tuple(node_spec.outputs.values()))
-            )
-        for name, carry in spec.carry.items():
-            if self._widths[name] != self._widths[carry.source]:
-                raise GraphError(
-                    f"graph.carry.{name}: its width is {self._widths[name]}, but "
-                    f"{carry.source!r} has width {self._widths[carry.source]}"
-                )
+        nodes, self._widths = build_nodes(spec.nodes, spec.carry, task, generator)
+        self.nodes = nn.ModuleDict(nodes)
+        self._schedule = Schedule(spec.nodes, nodes)
 
     @property
     def widths(self) -> Mapping[str, int]:
@@ -92,8 +72,8 @@ class Graph(nn.Module):
             context: goals and the like of the rows, [B, n], see ``Task.start``; None: what the task
                 takes for it.
             start: index of the first step in its episode.
-            record: names of further values to keep.
-
+            record: names of further values to keep. What makes them runs at every step, even where
+                a ``hold`` has no use for it.
             **sampling: what an estimator asks of stochastic policies: the fields ``draws``,
                 ``gain`` and ``replay`` of :class:`mbrl.types.Step`.
 
@@ -105,15 +85,17 @@ class Graph(nn.Module):
             DivergenceError: if the physics diverge.
         """
         self._check(state, horizon, record)
-        step = Step(start, generator, context, **sampling)
+        step = Step(start, generator, context, start=start, **sampling)
         first = self._first(state.to(torch.float64), step)
+        roots = {"action", "reward", "terminated", *record}
+        roots |= {carry.source for carry in self.spec.carry.values()}
         carries, alive = first, torch.ones(len(state), dtype=torch.bool)
         all_alive = True
         states, alives = [first["state"]], []
         kept: dict[str, list[Tensor]] = {name: [] for name in ("action", "reward", *record)}
         for t in range(horizon):
             live = carries if all_alive else _choose(alive, carries, first)
-            values = self._run(live, step._replace(t=start + t))
+            values = self._schedule.run(live, step._replace(t=start + t), roots)
             following = {name: values[c.source] for name, c in self.spec.carry.items()}
             if not all_alive:
                 following = _choose(alive, following, carries)
@@ -139,20 +121,11 @@ class Graph(nn.Module):
     def normalizers(self) -> dict[str, list[RunningNormalizer]]:
         """Return the running normalisers, by the value that each of them normalises."""
         found: dict[str, list[RunningNormalizer]] = {}
-        for stage in self._stages:
-            if isinstance(stage.node, PolicyNode) and stage.node.policy.normalizer is not None:
-                found.setdefault(stage.inputs[0], []).append(stage.node.policy.normalizer)
+        for spec in self.spec.nodes:
+            node = self.nodes[spec.name]
+            if isinstance(node, PolicyNode) and node.policy.normalizer is not None:
+                found.setdefault(spec.inputs["observation"], []).append(node.policy.normalizer)
         return found
-
-    def _run(self, carries: Mapping[str, Tensor], step: Step) -> dict[str, Tensor]:
-        values = dict(carries)
-        for node, inputs, outputs in self._stages:
-            result = node(step, *[values[name] for name in inputs])
-            if isinstance(result, Tensor):
-                values[outputs[0]] = result
-            else:
-                values.update(zip(outputs, result, strict=True))
-        return values
 
     def _first(self, state: Tensor, step: Step) -> dict[str, Tensor]:
         """Return the carried values before the first step."""
@@ -194,35 +167,6 @@ def build_graph(
     if isinstance(section, Mapping) and "graph" in section:
         section = section["graph"]
     return Graph(parse(section), task, generator or torch.Generator().manual_seed(0))
-
-
-def build_node(
-    spec: NodeSpec, task: Any, widths: Mapping[str, int], generator: torch.Generator
-) -> Node:
-    """Build one node, checking the widths of what it is fed."""
-    policy = POLICIES.get(spec.kind) if spec.kind in POLICIES else None
-    kind: type[Node] = PolicyNode if policy is not None else NODES.get(spec.kind)
-    given = {port: widths[value] for port, value in spec.inputs.items()}
-    for port, wanted in kind.inputs.items():
-        expected = resolved(wanted, task)
-        if expected is not None and expected != given[port]:
-            raise GraphError(
-                f"graph.nodes.{spec.name}: port {port!r} takes width {expected}, but "
-                f"{spec.inputs[port]!r} has width {given[port]}"
-            )
-    place = Place(spec.name, task, given, generator)
-    if policy is None:
-        return kind(place, **spec.options)
-    network = policy(
-        given["observation"], task.action_low, task.action_high, generator, **spec.options
-    )
-    return PolicyNode(place, network)
-
-
-def initial_carry(width: int, value: float | str, batch: int) -> Tensor:
-    """Return a carried value before the first step, [batch, width] or [batch]."""
-    shape = (batch, width) if width else (batch,)
-    return torch.full(shape, float(value), dtype=torch.float64)
 
 
 def _choose(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 import torch
@@ -11,10 +11,12 @@ from torch import Tensor, nn
 from mbrl.errors import GraphError
 from mbrl.types import Step
 
-# A width is a number, a symbol of the task (below), or None for "whatever comes"; the width of a
-# value that is one number per row, such as a reward, is 0.
+# A width is a number, a symbol of the task, the name of a port of the same node (as wide as that),
+# or None for "whatever comes"; the width of a value that is one number per row, such as a reward,
+# is 0.
 Width = int | str | None
 SCALAR = 0
+SYMBOLS = ("nx", "nu", "n_obs")
 
 
 class Sizes(Protocol):
@@ -30,12 +32,19 @@ class Sizes(Protocol):
         """Nu."""
 
 
-def resolved(width: Width, sizes: Sizes) -> int | None:
-    """Return a width as a number: the symbols are nx, nu and n_obs."""
-    if not isinstance(width, str):
-        return width
-    symbols = {"nx": sizes.state_size, "nu": sizes.action_size, "n_obs": sizes.observation_size}
-    return symbols[width]
+def symbol_width(symbol: str, sizes: Sizes) -> int:
+    """Return the number that a symbol (nx, nu or n_obs) stands for."""
+    widths = (sizes.state_size, sizes.action_size, sizes.observation_size)
+    return dict(zip(SYMBOLS, widths, strict=True))[symbol]
+
+
+class Source(NamedTuple):
+    """What is known of a value when a node that takes it is built."""
+
+    value: str
+    width: int
+    node: str | None = None  # what makes it; None: it is carried, or observed
+    drives: tuple[int, ...] | None = None  # see Node.drives
 
 
 class Place(NamedTuple):
@@ -43,8 +52,9 @@ class Place(NamedTuple):
 
     name: str
     task: Any  # a Task, or only its Sizes when a policy is rebuilt without its task
-    widths: Mapping[str, int]  # of the node's input ports
+    widths: Mapping[str, int]  # of the node's input ports, but those as wide as an output
     generator: torch.Generator | None  # for initial weights
+    sources: Mapping[str, Source] = {}  # of the node's input ports of open width (None)
 
 
 class Node(nn.Module):
@@ -53,19 +63,16 @@ class Node(nn.Module):
     A subclass names its ports and their widths, takes its options as keyword-only arguments, and
     computes outputs from inputs in ``forward``. For instance::
 
-        class Gain(Node):
-            inputs = {"value": None}
-            outputs = {"scaled": None}
+        class Decay(Node):
+            inputs = {"value": None, "before": "value"}
+            outputs = {"smoothed": "value"}
 
-            def __init__(self, place, *, factor: float = 1.0):
+            def __init__(self, place, *, share: float = 0.5):
                 super().__init__(place)
-                self.factor = factor
+                self.share = share
 
-            def width(self, port):
-                return self.place.widths["value"]
-
-            def forward(self, step, value):
-                return self.factor * value
+            def forward(self, step, value, before):
+                return before + self.share * (value - before)
 
     Args:
         place: name, task, input widths and generator.
@@ -73,6 +80,8 @@ class Node(nn.Module):
 
     inputs: ClassVar[Mapping[str, Width]] = {}
     outputs: ClassVar[Mapping[str, Width]] = {}
+    # Whether the last input port takes a list of values, one or more: the ports "port[0]", ...
+    variadic: ClassVar[bool] = False
 
     def __init__(self, place: Place):
         super().__init__()
@@ -80,14 +89,25 @@ class Node(nn.Module):
         self.place = place._replace(generator=None)
 
     def width(self, port: str) -> int:
-        """Return the width of an output port; override when it depends on inputs or options."""
-        width = resolved(self.outputs[port], self.place.task)
+        """Return the width of an output port; override where its declared width is None."""
+        width = declared_width(self.outputs[port], self.place.task, self.place.widths)
         if width is None:
             raise GraphError(
                 f"graph.nodes.{self.place.name}: the width of its output {port!r} is not fixed; "
                 f"{type(self).__name__} must override width()"
             )
         return width
+
+    def drives(self, port: str) -> tuple[int, ...] | None:
+        """Return the actuators that an output port has an entry for; None: it is no action.
+
+        As it stands, whatever is declared as wide as an action is one.
+        """
+        return tuple(range(self.place.task.action_size)) if self.outputs[port] == "nu" else None
+
+    def idle(self, step: Step) -> Collection[str]:
+        """Return the input ports not looked at in this step, which get None: saves their making."""
+        return ()
 
     def forward(self, step: Step, *values: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Compute the outputs, in the order of ``outputs``, from inputs in the order of ``inputs``.
@@ -97,3 +117,10 @@ class Node(nn.Module):
             *values: [B, width] each, or [B] for width 0.
         """
         raise NotImplementedError
+
+
+def declared_width(width: Width, sizes: Sizes, ports: Mapping[str, int]) -> int | None:
+    """Return a declared width as a number, if it is known: ports are those whose width is."""
+    if not isinstance(width, str):
+        return width
+    return symbol_width(width, sizes) if width in SYMBOLS else ports.get(width)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
 
+from mbrl.graph.actuators import chosen
+from mbrl.graph.kinds import KINDS
 from mbrl.graph.node import SCALAR, Node, Place
 from mbrl.nn import Policy, act
 from mbrl.tasks import declared
@@ -24,17 +27,31 @@ class Observe(Node):
 
 
 class PolicyNode(Node):
-    """A policy: u_t = pi(o_t)."""
+    """A policy: u_t = pi(o_t).
+
+    Args:
+        place: see :class:`Node`.
+        policy: pi, for the bounds of the actuators that it drives.
+        actuators: their indices; null: all.
+    """
 
     inputs = {"observation": None}
     outputs = {"action": "nu"}
 
-    def __init__(self, place: Place, policy: Policy):
+    def __init__(self, place: Place, policy: Policy, *, actuators: Sequence[int] | None = None):
         super().__init__(place)
-        self.policy = policy
+        self.policy, self._actuators = policy, chosen(actuators, place.name, place.task)
+
+    def width(self, port: str) -> int:
+        """Return the number of actuators."""
+        return len(self._actuators)
+
+    def drives(self, port: str) -> tuple[int, ...]:
+        """Return the actuators of its option."""
+        return self._actuators
 
     def forward(self, step: Step, *values: Tensor) -> Tensor:
-        """[B, width] -> [B, nu]."""
+        """[B, width] -> [B, number of actuators]."""
         (observation,) = values
         return act(self.policy, observation, step)
 
@@ -121,6 +138,7 @@ SHIPPED: dict[str, type[Node]] = {
     "reward": Reward,
     "step": EnvironmentStep,
     "terminate": Terminate,
+    **KINDS,
 }
 
 # The graph of Model-Based-RL: a = pi(o(x)); x' = F(x, a); r = r(x, a, x').

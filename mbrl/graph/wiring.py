@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple
 
-from mbrl.errors import GraphError, suggestion
-from mbrl.graph.node import Sizes, resolved
+from mbrl.errors import ConfigError, GraphError, suggestion
+from mbrl.graph.node import SYMBOLS, Node
 from mbrl.graph.nodes import VANILLA, PolicyNode
-from mbrl.options import completed
+from mbrl.options import completed, schema
 from mbrl.registry import NODES, POLICIES
 
 OBSERVED = "observe"  # the initial value of a carry that is an observation
@@ -35,7 +35,8 @@ class CarrySpec:
 
     Attributes:
         source: the value of this step that the next one sees.
-        width: its width (a number, nx, nu or n_obs), where it cannot be known beforehand.
+        width: its width (a number, nx, nu or n_obs); null: that of its source, which must be known
+            without it.
         initial: what it is before the first step: a number for every entry, or "observe", what the
             task observes of the initial state.
     """
@@ -102,7 +103,7 @@ def completed_section(section: Mapping[str, Any] | None) -> dict[str, Any]:
         "nodes": {
             node.name: {
                 "kind": node.kind,
-                "inputs": dict(node.inputs),
+                "inputs": _said(node),
                 "outputs": dict(node.outputs),
                 **node.options,
             }
@@ -119,27 +120,66 @@ def _mapping(section: Mapping[str, Any], key: str) -> Mapping[str, Any] | None:
     return value
 
 
+def kind_of(spec: NodeSpec) -> type[Node]:
+    """Return the class of a node; that of every policy is :class:`PolicyNode`."""
+    return PolicyNode if spec.kind in POLICIES else NODES.get(spec.kind)
+
+
 def _node(name: str, entry: Mapping[str, Any]) -> NodeSpec:
     where = f"graph.nodes.{name}"
     kind = entry.get("kind")
     if kind is None:
         raise GraphError(f"{where} has no kind; {suggestion('', [*NODES, *POLICIES])}")
-    if kind in POLICIES:
-        ports, target = PolicyNode, POLICIES.get(kind)
-    elif kind in NODES:
-        ports = target = NODES.get(kind)
-    else:
+    if kind not in POLICIES and kind not in NODES:
         raise GraphError(
             f"{where}.kind: unknown node kind {kind!r}; {suggestion(kind, [*NODES, *POLICIES])}"
         )
-    options = {key: value for key, value in entry.items() if key not in _NODE_KEYS}
-    return NodeSpec(
-        name,
-        str(kind),
-        _wires(entry.get("inputs"), list(ports.inputs), f"{where}.inputs"),
-        _wires(entry.get("outputs"), list(ports.outputs), f"{where}.outputs"),
-        completed(target, options, where),
+    spec = NodeSpec(name, str(kind), {}, {}, {})
+    ports, given = kind_of(spec), entry.get("inputs")
+    names = list(ports.inputs)
+    if ports.variadic:
+        given, names = _spread(given, names, f"{where}.inputs")
+    return spec._replace(
+        inputs=_wires(given, names, f"{where}.inputs"),
+        outputs=_wires(entry.get("outputs"), list(ports.outputs), f"{where}.outputs"),
+        options=_options(spec, {k: v for k, v in entry.items() if k not in _NODE_KEYS}, where),
     )
+
+
+def _options(spec: NodeSpec, given: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Return the complete options of a node; those of a policy include those of its node."""
+    if spec.kind not in POLICIES:
+        return completed(NODES.get(spec.kind), given, where)
+    policy = POLICIES.get(spec.kind)
+    legal, of_node = [*schema(policy), *schema(PolicyNode)], schema(PolicyNode)
+    for key in given:
+        if key not in legal:
+            raise ConfigError(f"unknown key '{where}.{key}'; {suggestion(key, legal)}")
+    return {
+        **completed(policy, {k: v for k, v in given.items() if k not in of_node}, where),
+        **completed(PolicyNode, {k: v for k, v in given.items() if k in of_node}, where),
+    }
+
+
+def _said(spec: NodeSpec) -> dict[str, str] | list[str]:
+    """Return a node's inputs as a section says them."""
+    return list(spec.inputs.values()) if kind_of(spec).variadic else dict(spec.inputs)
+
+
+def _spread(given: Any, ports: Sequence[str], where: str) -> tuple[dict[str, Any], list[str]]:
+    """Return wires and ports of a variadic node with its last port once for each of its values."""
+    *fixed, last = ports
+    if isinstance(given, Mapping):
+        rest, several = {k: v for k, v in given.items() if k != last}, given.get(last)
+    else:
+        listed = [given] if isinstance(given, str) else given
+        listed = listed if isinstance(listed, list | tuple) else []
+        rest, several = dict(zip(fixed, listed, strict=False)), listed[len(fixed) :]
+    several = [several] if isinstance(several, str) else several
+    if not isinstance(several, list | tuple) or not several:
+        raise GraphError(f"{where} must list one value or more as {last!r}, got {given!r}")
+    names = [f"{last}[{i}]" for i in range(len(several))]
+    return {**rest, **dict(zip(names, several, strict=True))}, [*fixed, *names]
 
 
 def _wires(given: Any, ports: Sequence[str], where: str) -> dict[str, str]:
@@ -168,10 +208,9 @@ def _carry(name: str, entry: Any) -> CarrySpec:
     if not isinstance(entry, Mapping):
         raise GraphError(f"graph.carry.{name} must name a value, or be a mapping; got {entry!r}")
     options = completed(CarrySpec, entry, f"graph.carry.{name}")
-    symbols = ("nx", "nu", "n_obs")
-    if isinstance(options["width"], str) and options["width"] not in symbols:
+    if isinstance(options["width"], str) and options["width"] not in SYMBOLS:
         raise GraphError(
-            f"graph.carry.{name}.width must be a number or one of {', '.join(symbols)}, "
+            f"graph.carry.{name}.width must be a number or one of {', '.join(SYMBOLS)}, "
             f"got {options['width']!r}"
         )
     if name == "state":
@@ -226,17 +265,3 @@ def _ordered(specs: list[NodeSpec], carry: Mapping[str, CarrySpec]) -> list[Node
         waiting.remove(runnable)
         ready.update(runnable.outputs.values())
     return ordered
-
-
-def carry_width(name: str, spec: CarrySpec, sizes: Sizes) -> int:
-    """Return the width of a carried value.
-
-    Raises:
-        GraphError: if it is neither declared nor known.
-    """
-    width = resolved(spec.width, sizes)
-    if width is None:
-        width = resolved({"action": "nu", "observation": "n_obs"}.get(spec.source), sizes)
-    if width is None:
-        raise GraphError(f"graph.carry.{name}: say its width (a number, nx, nu or n_obs)")
-    return width
