@@ -57,8 +57,10 @@ def load(path: Path) -> dict[str, Any]:
     candidates = (path, _beside(path, ".tmp"), _previous(path))
     digests = (_digest(path), _beside(path, ".sha256.tmp"), _digest(_previous(path)))
     # A crash may have come between moving a file and moving its digest: any of them will do.
-    known = {_recorded(digest) for digest in digests if digest.exists()}
-    tried = []
+    known, tried = set(), []
+    for digest in digests:
+        with contextlib.suppress(OSError):  # its checkpoint will then count as damaged
+            known.add(_recorded(digest))
     for file in candidates:
         if not file.exists():
             continue

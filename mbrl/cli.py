@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import signal
 import sys
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import NoReturn
 
 from omegaconf import OmegaConf
@@ -18,20 +21,13 @@ from mbrl.config import (
     from_mapping,
     import_packages,
     load_config,
-    one_line,
     sweep,
 )
-from mbrl.errors import ConfigError, DivergenceError, MbrlError, suggestion
+from mbrl.errors import ConfigError, DivergenceError, MbrlError, one_line, suggestion
 from mbrl.graph import build_graph, draw, mermaid
 from mbrl.run_folder import RunFolder
-from mbrl.runner import (
-    Interrupted,
-    Result,
-    evaluate_run,
-    resumed_config,
-    run,
-    training_task,
-)
+from mbrl.runner import Result, evaluate_run, resumed_config, run, training_task
+from mbrl.signals import Interrupted
 
 DONE, USER_ERROR, DIVERGED = 0, 2, 3
 
@@ -51,9 +47,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0 done, 2 the user's mistake, 3 diverged, 128 + n stopped by signal n.
     """
     try:
-        options = _parse(sys.argv[1:] if arguments is None else list(arguments))
-        import_packages(options.imports)
-        return _MODES[options.mode](options)
+        with _terminable(), warnings.catch_warnings():
+            # Gymnasium's advice would stand before the one line of an error.
+            warnings.filterwarnings("ignore", module="gymnasium")
+            options = _parse(sys.argv[1:] if arguments is None else list(arguments))
+            import_packages(options.imports)
+            return _MODES[options.mode](options)
     except Interrupted as stop:
         print(stop, file=sys.stderr)
         return 128 + stop.signum
@@ -65,9 +64,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(error, USER_ERROR)
     except OSError as error:  # a full disk, a closed terminal: no bug of ours
         return _fail(error, USER_ERROR)
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "allocate memory" not in str(error):  # torch's
+            raise
+        return _fail(f"out of memory ({one_line(error)}); make batch, horizon or widths smaller")
 
 
-def _fail(error: Exception, code: int) -> int:
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM end the program as SIGINT does, also where no run looks after it."""
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt(signum)
+
+    try:
+        before = signal.signal(signal.SIGTERM, stop)
+    except ValueError:  # not the main thread: the caller handles signals
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _fail(error: object, code: int = USER_ERROR) -> int:
     print(f"error: {one_line(error)}", file=sys.stderr)
     return code
 

@@ -6,8 +6,10 @@ import contextlib
 import functools
 import importlib
 import os
+import re
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -19,15 +21,29 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from mbrl.errors import ConfigError, MbrlError
+from mbrl.errors import ConfigError, MbrlError, one_line, suggestion
 from mbrl.graph import completed_section
 from mbrl.options import completed
 from mbrl.registry import ALGORITHMS
 
-_FORBIDDEN_KEYS = ("_target_", "_partial_", "_args_")
+_FORBIDDEN_KEYS = ("_target_", "_partial_", "_args_", "_convert_", "_recursive_")
+_FORBIDDEN = re.compile(rf"(?<![a-zA-Z0-9])({'|'.join(_FORBIDDEN_KEYS)})(?![a-zA-Z0-9])")
+_OF_HYDRA = re.compile(r"(?<![a-zA-Z0-9_.-])hydra\b")  # in a list of defaults
+_NO_CODE = "a configuration chooses among registered names, it does not name code"
+# Far beyond any experiment, and well before YAML, Hydra or memory give up.
+_DEEPEST, _MOST_ENTRIES = 40, 100_000
+_MOST_THREADS = 1024
+# What the command line may set of Hydra: which launcher and sweeper, and their options. All else
+# (callbacks, search paths, environment variables) runs code or leaves traces.
+_HYDRA_LEGAL = ("hydra/launcher", "hydra/sweeper", "hydra.launcher", "hydra.sweeper", "hydra.sweep")
 # What Hydra knows of the job at hand; anything else under its key would configure Hydra itself.
 _HYDRA_RECORDS = ("job.config_name", "job.override_dirname", "overrides", "runtime")
-_NO_HYDRA = "the key 'hydra' is not allowed in a file; give hydra.* on the command line"
+_NO_HYDRA = (
+    "the key 'hydra' is not allowed in a file; legal on the command line: "
+    f"{', '.join(_HYDRA_LEGAL)}"
+)
+# Parameters of a task that a configuration sets elsewhere.
+_RESERVED = {"name": "say task", "threads": "say threads", "self": "choose another name"}
 _QUIET_SWEEP = (
     "hydra.sweep.subdir=.",
     "hydra.output_subdir=null",
@@ -45,7 +61,7 @@ class EvaluationOptions:
         every: updates between evaluations during training; 0: only one at the end.
         policy: which weights the last evaluation uses: latest, or best (by the evaluations during
             training; by the training return if there were none).
-        seed: episode i is reset with seed + i; null: 10000 + the run's seed.
+        seed: episode i is reset with seed + i; null: 10000 (1 + the run's seed).
     """
 
     episodes: int = 10
@@ -55,24 +71,29 @@ class EvaluationOptions:
 
     def __post_init__(self) -> None:
         if self.episodes < 1:
-            raise ConfigError(f"evaluation.episodes must be at least 1, got {self.episodes}")
+            raise ConfigError(f"episodes must be at least 1, got {self.episodes}")
         if self.every < 0:
-            raise ConfigError(f"evaluation.every must not be negative, got {self.every}")
+            raise ConfigError(f"every must not be negative, got {self.every}")
+        if self.seed is not None and not 0 <= self.seed < 2**31:
+            raise ConfigError(f"seed must lie in [0, 2^31) or be null, got {self.seed}")
 
 
 @dataclass(frozen=True)
 class CheckpointOptions:
-    """Checkpoints.
+    """Checkpoints: checkpoints/latest.pt, and the one before it, latest.previous.pt.
+
+    A run also writes one when it ends: by itself, by a signal, or by an error of its physics or its
+    environment. A process that is killed repeats at most ``every`` updates when it is resumed.
 
     Attributes:
-        every: updates between checkpoints; the previous one is kept.
+        every: updates between checkpoints.
     """
 
     every: int = 10
 
     def __post_init__(self) -> None:
         if self.every < 1:
-            raise ConfigError(f"checkpoint.every must be at least 1, got {self.every}")
+            raise ConfigError(f"every must be at least 1, got {self.every}")
 
 
 @dataclass(frozen=True)
@@ -175,9 +196,11 @@ def sweep(
         given = {item.partition("=")[0] for item in items}
         items = [*(item for item in quiet if item.partition("=")[0] not in given), *items]
         _compose(hydra, file, items, RunMode.MULTIRUN)
-        hydra.multirun(config_name=file.stem, task_function=run_one, overrides=items)
+        done = hydra.multirun(config_name=file.stem, task_function=run_one, overrides=items)
     if failures:
         raise failures[0]
+    if isinstance(done, list) and not any(done):
+        raise ConfigError(f"-m: {' '.join(overrides)} asks for no job at all")
 
 
 def _from_omegaconf(content: DictConfig, name: str) -> Config:
@@ -197,11 +220,12 @@ def from_mapping(content: Mapping[str, Any], name: str | None = None) -> Config:
     _check_keys(content, "")
     options = completed(Config, content, "")
     import_packages(options["imports"])
-    options["name"] = _checked_name(options["name"] or name or "run")
+    given = options["name"]
+    options["name"] = _checked_name((name or "run") if given is None else given)
     for key in ("task_args", "eval_task_args"):
-        for reserved, instead in (("name", "task"), ("threads", "threads")):
+        for reserved, instead in _RESERVED.items():
             if reserved in options[key]:
-                raise ConfigError(f"{key}.{reserved} is not legal here; say {instead}")
+                raise ConfigError(f"{key}.{reserved} is not legal here; {instead}")
     options["graph"] = completed_section(options["graph"])
     algorithm = dict(options["algorithm"])
     kind = algorithm.pop("kind", None)
@@ -210,8 +234,10 @@ def from_mapping(content: Mapping[str, Any], name: str | None = None) -> Config:
     if not 0 <= options["seed"] < 2**31:
         raise ConfigError(f"seed must lie in [0, 2^31), got {options['seed']}")
     for key in ("threads", "torch_threads"):
-        if options[key] is not None and options[key] < 1:
-            raise ConfigError(f"{key} must be at least 1, got {options[key]}")
+        if options[key] is not None and not 1 <= options[key] <= _MOST_THREADS:
+            raise ConfigError(f"{key} must lie in [1, {_MOST_THREADS}], got {options[key]}")
+    if "\0" in options["output_dir"]:
+        raise ConfigError(f"output_dir must be a path, got {options['output_dir']!r}")
     return Config(**options)
 
 
@@ -241,6 +267,8 @@ def checked_file(path: str | os.PathLike[str]) -> Path:
     Raises:
         ConfigError: if it does not exist, is not YAML, names code or configures Hydra itself.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise ConfigError(f"--config-file must be a path, got {path!r}")
     file = Path(path).absolute()
     if not file.is_file():
         raise ConfigError(f"--config-file: no such file: {path}")
@@ -250,34 +278,40 @@ def checked_file(path: str | os.PathLike[str]) -> Path:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"--config-file: cannot read {path}: {error.strerror}") from error
+    except RecursionError as error:
+        raise ConfigError(f"{path} is not YAML: it is nested too deeply") from error
     except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"{path} is not YAML: {one_line(error)}") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path} must hold a mapping, got {type(content).__name__}")
-    _check_keys({key: value for key, value in content.items() if key != "defaults"}, "")
-    if "hydra" in content:
+    _check_keys(content, "")
+    if "hydra" in content or _OF_HYDRA.search(str(content.get("defaults", ""))):
         raise ConfigError(f"{path}: {_NO_HYDRA}")
     return file
-
-
-def one_line(error: BaseException) -> str:
-    """Return an exception's message on one line."""
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 @contextlib.contextmanager
 def _hydra(file: Path, overrides: Sequence[str]) -> Iterator[tuple[Any, list[str]]]:
     """Give a Hydra of the file's folder, and the overrides as it wants them; report its errors."""
+    if isinstance(overrides, str) or not all(isinstance(item, str) for item in overrides):
+        raise ConfigError(f"overrides must be a list of strings key=value, got {overrides!r}")
+    for item in overrides:
+        _check_override(item)
     items = [_hydra_override(item, file.parent) for item in overrides]
     previous = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
     try:
-        with initialize_config_dir(str(file.parent), version_base="1.3"):
+        with warnings.catch_warnings(), initialize_config_dir(str(file.parent), version_base="1.3"):
+            warnings.filterwarnings("ignore", module="hydra")  # advice on how to write YAML
             yield GlobalHydra.instance().hydra, items
     except MbrlError:
         raise
     except Exception as error:
-        text = one_line(error)
+        # Some of Hydra's errors say nothing, and leave it to their cause.
+        cause: BaseException = error
+        while not str(cause) and cause.__cause__ is not None:
+            cause = cause.__cause__
+        text = one_line(cause)
         for ours, theirs in zip(items, overrides, strict=True):
             text = text.replace(ours, theirs)
         raise ConfigError(f"{file}: {text}") from error
@@ -327,25 +361,40 @@ def _hydra_override(item: str, folder: Path) -> str:
     return item if "/" in key else f"++{item}"
 
 
-def _check_keys(value: Any, where: str) -> None:
-    """Refuse keys that name code, or are no strings."""
-    if isinstance(value, Mapping):
-        for key, inner in value.items():
-            path = f"{where}.{key}" if where else str(key)
-            if key in _FORBIDDEN_KEYS:
-                raise ConfigError(
-                    f"{path}: a configuration chooses among registered names, it does not name code"
-                )
-            if not isinstance(key, str):
-                raise ConfigError(f"{path}: a key must be a string, got {key!r}")
-            _check_keys(inner, path)
-    elif isinstance(value, list | tuple):
-        for i, inner in enumerate(value):
-            _check_keys(inner, f"{where}[{i}]")
+def _check_override(item: str) -> None:
+    """Refuse an override that names code, or sets what is not to be set of Hydra."""
+    if _FORBIDDEN.search(item):
+        raise ConfigError(f"{item}: {_NO_CODE}")
+    key = item.lstrip("+~ ").partition("=")[0].partition("@")[0]
+    if re.match(r"hydra\b", key) and not any(
+        key == legal or key.startswith((f"{legal}.", f"{legal}/")) for legal in _HYDRA_LEGAL
+    ):
+        raise ConfigError(f"{item}: {key!r} cannot be set; {suggestion(key, _HYDRA_LEGAL)}")
+
+
+def _check_keys(content: Any, where: str) -> None:
+    """Refuse keys that name code or are no strings, and what is nested or repeated without end."""
+    waiting, seen = [(where, 0, content)], 0
+    while waiting:
+        path, depth, value = waiting.pop()
+        seen += 1
+        if depth > _DEEPEST or seen > _MOST_ENTRIES:
+            legal = f"at most {_DEEPEST} levels and {_MOST_ENTRIES} entries"
+            raise ConfigError(f"{path[:100]}: a configuration may have {legal}")
+        if isinstance(value, Mapping):
+            for key, inner in value.items():
+                inner_path = f"{path}.{key}" if path else str(key)
+                if not isinstance(key, str):
+                    raise ConfigError(f"{inner_path}: a key must be a string, got {key!r}")
+                if key in _FORBIDDEN_KEYS:
+                    raise ConfigError(f"{inner_path}: {_NO_CODE}")
+                waiting.append((inner_path, depth + 1, inner))
+        elif isinstance(value, list | tuple):
+            waiting += [(f"{path}[{i}]", depth + 1, inner) for i, inner in enumerate(value)]
 
 
 def _checked_name(name: str) -> str:
-    if name in (".", "..") or Path(name).name != name or "\0" in name:
+    if Path(name).name != name or not name.isprintable() or not 0 < len(name.encode()) < 256:
         raise ConfigError(f"name must be the name of a folder, without slashes, got {name!r}")
     return name
 

@@ -1,9 +1,10 @@
-"""Every error the package raises, and the one way of suggesting a closest match."""
+"""Every error the package raises, and how they are worded: on one line, with a closest match."""
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 _MOST_NAMES = 30  # past this only the closest names are listed
@@ -63,6 +64,34 @@ class SecondDerivativeError(MbrlError, RuntimeError):
 
 class CheckpointError(MbrlError, OSError):
     """A checkpoint is missing, damaged or of another run."""
+
+
+class StorageError(MbrlError, OSError):
+    """A file of a run cannot be written: a full disk, a folder without permission."""
+
+
+def one_line(error: object) -> str:
+    """Return an exception's message, or its type's name if it has none, on one printable line."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+@contextlib.contextmanager
+def users_code(what: str) -> Iterator[None]:
+    """Turn what a user's environment raises into one line that names it.
+
+    Args:
+        what: the environment and what was asked of it ("Settle-v0: step").
+
+    Raises:
+        TaskError: for anything but the package's own errors, which pass.
+    """
+    try:
+        yield
+    except MbrlError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise TaskError(f"{what} raised {type(error).__name__}: {one_line(error)}") from error
 
 
 def suggestion(name: object, legal: Iterable[str]) -> str:

@@ -6,15 +6,16 @@ annotations and defaults. Nothing is declared twice, and a key is documented whe
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import inspect
 import sys
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, Union
 
-from mbrl.errors import ConfigError, suggestion
+from mbrl.errors import ArgumentError, ConfigError, DivergenceError, suggestion
 
 _SEQUENCES = (Sequence, list, tuple)
 _MAPPINGS = (Mapping, dict)
@@ -42,7 +43,7 @@ def completed(target: Callable[..., Any], options: Mapping[str, Any], where: str
         ConfigError: naming the key, its value and what is legal.
     """
     if not isinstance(options, Mapping):
-        raise ConfigError(f"{where} must be a mapping, got {options!r}")
+        raise ConfigError(f"{where or 'a configuration'} must be a mapping, got {options!r}")
     parameters = schema(target)
     for key in options:
         if key not in parameters:
@@ -56,6 +57,28 @@ def completed(target: Callable[..., Any], options: Mapping[str, Any], where: str
         else:
             result[name] = default
     return result
+
+
+@contextlib.contextmanager
+def at_key(where: str, target: Callable[..., Any]) -> Iterator[None]:
+    """Let errors of building ``target`` name the configuration key that its options came from.
+
+    "lr must be positive" becomes "algorithm.optimizer.lr must be positive".
+
+    Args:
+        where: the key of the options.
+        target: what is built; a message that begins with one of its parameters continues the key.
+    """
+    try:
+        yield
+    except DivergenceError:  # says which rows
+        raise
+    except (ArgumentError, ConfigError) as error:
+        text = str(error)
+        if text.startswith(where):
+            raise
+        joint = "." if text.split(" ", 1)[0] in schema(target) else ": "
+        raise type(error)(f"{where}{joint}{text}") from error
 
 
 def schema(target: Callable[..., Any]) -> dict[str, tuple[Any, Any]]:
@@ -115,7 +138,9 @@ def _match(value: Any, annotation: Any, where: str) -> Any:
         if isinstance(value, annotation):
             return value
         _require(isinstance(value, Mapping), value)
-        return annotation(**completed(annotation, value, where))
+        options = completed(annotation, value, where)
+        with at_key(where, annotation):
+            return annotation(**options)
     if origin in _SEQUENCES or annotation in _SEQUENCES:
         return _match_sequence(value, arguments, where, fixed=origin is tuple)
     if origin in _MAPPINGS or annotation in _MAPPINGS:

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 from omegaconf import OmegaConf
 
-from mbrl.errors import ConfigError
+from mbrl.errors import ConfigError, one_line
 
 
 class RunFolder:
@@ -60,6 +60,8 @@ class RunFolder:
         Raises:
             ConfigError: if it is no run folder.
         """
+        if not isinstance(path, str | os.PathLike):
+            raise ConfigError(f"the folder of a run must be a path, got {path!r}")
         folder = cls(Path(path))
         if not (folder.path / "config.yaml").is_file():
             raise ConfigError(f"{path} is not the folder of a run: it has no config.yaml")
@@ -82,8 +84,9 @@ class RunFolder:
         try:
             content = OmegaConf.to_container(OmegaConf.load(file), resolve=True)
         except Exception as error:
-            reason = " ".join(str(error).split())
-            raise ConfigError(f"{file} is not the configuration of a run: {reason}") from error
+            raise ConfigError(
+                f"{file} is not the configuration of a run: {one_line(error)}"
+            ) from error
         if not isinstance(content, dict):
             raise ConfigError(f"{file} must hold a mapping, got {type(content).__name__}")
         return {str(key): value for key, value in content.items()}

@@ -6,11 +6,9 @@ import contextlib
 import importlib.metadata
 import math
 import platform
-import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from types import FrameType
 from typing import Any, NamedTuple
 
 import torch
@@ -22,15 +20,17 @@ from mbrl.errors import (
     ArgumentError,
     CheckpointError,
     ConfigError,
-    DivergenceError,
     MbrlError,
     ModelError,
+    StorageError,
     TaskError,
+    one_line,
 )
 from mbrl.graph import GraphPolicy, parse
 from mbrl.monitoring import Console, CsvFile, MetricStream
 from mbrl.registry import ALGORITHMS
 from mbrl.run_folder import RunFolder
+from mbrl.signals import Interrupted, Stop, routed
 from mbrl.tasks import Evaluation, Task, evaluate, make_task
 from mbrl.types import Array
 
@@ -50,21 +50,6 @@ class Result(NamedTuple):
     run_dir: Path
 
 
-class Interrupted(MbrlError):
-    """A run was asked to stop by a signal, and has saved itself.
-
-    Attributes:
-        signum: the signal.
-        run_dir: where to resume.
-    """
-
-    def __init__(self, signum: int, run_dir: Path):
-        super().__init__(
-            f"stopped by {signal.Signals(signum).name}; resume with --resume {run_dir}"
-        )
-        self.signum, self.run_dir = signum, run_dir
-
-
 def run(config: Config | Mapping[str, Any], *, resume: str | Path | None = None) -> Result:
     """Train, evaluate in the real environment, and leave a run folder behind.
 
@@ -77,21 +62,21 @@ def run(config: Config | Mapping[str, Any], *, resume: str | Path | None = None)
         The summary (summary.json) and the folder.
 
     Raises:
-        MbrlError: whatever goes wrong; what was saved stays, after a divergence all of it.
+        MbrlError: whatever goes wrong. Everything before it is saved, except where the disk itself
+            is the trouble: then what was saved before stays.
         Interrupted: after SIGINT or SIGTERM, with a checkpoint written. A second signal raises
             KeyboardInterrupt at once.
     """
     if not isinstance(config, Config):
         config = from_mapping(config)
-    stop, threads = _Stop(), torch.get_num_threads()
-    with _signals(stop):
-        run_ = _Run(config, resume, stop)
+    stop, threads = Stop(), torch.get_num_threads()
+    with routed(stop):
         try:
-            return run_.execute()
-        except MbrlError as error:
-            with contextlib.suppress(OSError):  # a full disk, perhaps: the error itself says more
-                run_.folder.log(f"{type(error).__name__}: {error}")
+            return _Run(config, resume, stop).execute()
+        except MbrlError:
             raise
+        except OSError as error:
+            raise StorageError(f"cannot write the run: {one_line(error)}") from error
         finally:
             torch.set_num_threads(threads)
 
@@ -177,8 +162,9 @@ def _evaluation_seed(config: Config) -> int:
 
 
 def _unfit(run_dir: str | Path, error: Exception) -> CheckpointError:
-    reason = " ".join(str(error).split())
-    return CheckpointError(f"{run_dir}: the checkpoint does not fit the configuration: {reason}")
+    return CheckpointError(
+        f"{run_dir}: the checkpoint does not fit the configuration: {one_line(error)}"
+    )
 
 
 def _check_resumable(before: Mapping[str, Any], now: Mapping[str, Any], where: str = "") -> None:
@@ -211,22 +197,10 @@ class _StoredSizes:
         return len(self.action_low)
 
 
-class _Stop:
-    """Whether a signal asked for the end."""
-
-    signum: int | None = None
-
-    def __call__(self, signum: int, frame: FrameType | None) -> None:
-        """Note a signal; the run stops after the update at hand. A second one stops at once."""
-        if self.signum is not None:
-            raise KeyboardInterrupt(signum)
-        self.signum = signum
-
-
 class _Run:
     """The state of a run in progress."""
 
-    def __init__(self, config: Config, resume: str | Path | None, stop: _Stop):
+    def __init__(self, config: Config, resume: str | Path | None, stop: Stop):
         self._started = time.perf_counter()
         self.config, self._stop = config, stop
         torch.set_num_threads(config.torch_threads)
@@ -241,6 +215,7 @@ class _Run:
         self._update, self._env_steps, self._wall = 0, 0, 0.0
         self._best = _NOTHING
         self._saved = -1  # the update of latest.pt
+        self._owed = False  # an evaluation that is due has not come to its end
         if resume is None:
             self.folder = RunFolder.create(
                 Path(config.output_dir), config.name or "run", config.seed
@@ -256,7 +231,15 @@ class _Run:
                 self.folder.log("resumed with another configuration: see config.yaml")
 
     def execute(self) -> Result:
-        """Run the loop, then evaluate and summarise."""
+        """Run the loop, then evaluate and summarise; errors are logged."""
+        try:
+            return self._execute()
+        except MbrlError as error:
+            with contextlib.suppress(OSError):  # a full disk, perhaps: the error itself says more
+                self.folder.log(f"{type(error).__name__}: {error}")
+            raise
+
+    def _execute(self) -> Result:
         total = self._algorithm.updates
         self.folder.log(
             f"training {self._kind} on {self.config.task}, update {self._update}/{total}"
@@ -277,6 +260,9 @@ class _Run:
         return Result(summary, self.folder.path)
 
     def _train(self, stream: MetricStream, total: int) -> None:
+        if self._owed:
+            self._saved = -1  # latest.pt owes it, too
+            self._look_back({})
         while self._update < total:
             self._stop_if_asked()
             start = time.perf_counter()
@@ -289,11 +275,11 @@ class _Run:
             self._look_back(measured)
 
     def _measured_update(self) -> dict[str, float]:
-        """Make an update; if it diverges, save what was before it, random numbers included."""
+        """Make an update; if it fails, save what was before it, random numbers included."""
         before = self._generator.get_state()
         try:
             return self._algorithm.update()
-        except DivergenceError:
+        except MbrlError:
             self._generator.set_state(before)
             self._save()
             raise
@@ -313,7 +299,7 @@ class _Run:
             if math.isfinite(value):
                 score = measured.get("horizon", 0.0), value
         elif self._update % every == 0:
-            score = float("inf"), float(self._evaluate().returns.mean())
+            score = float("inf"), self._intermediate_evaluation()
             self.folder.log(f"update {self._update}: evaluation return {score[1]}")
         # The best first: latest.pt must not know of a best.pt that a crash kept from being written.
         if score > self._best:
@@ -334,6 +320,7 @@ class _Run:
             "env_steps": self._env_steps,
             "wall_s": self._wall,
             "best": list(self._best),
+            "owed": self._owed,
             "algorithm": self._algorithm.state_dict(),
             "sizes": {
                 "state_size": task.state_size,
@@ -350,6 +337,7 @@ class _Run:
             self._wall = float(content["wall_s"])
             rank, score = map(float, content["best"])
             self._best = rank, score
+            self._owed = bool(content.get("owed", False))
         except _UNFIT as error:
             raise _unfit(self.folder.path, error) from error
         self._saved = self._update
@@ -373,16 +361,26 @@ class _Run:
             checkpoint.save(self.folder.best, self._content())
         if self.config.evaluation.policy == "best":
             self._algorithm.load_state_dict(checkpoint.load(self.folder.best)["algorithm"])
-        return self._evaluate(stoppable=True)
+        return self._evaluate()
 
-    def _evaluate(self, *, stoppable: bool = False) -> Evaluation:
-        """Evaluate the current policy; where nothing is lost by it, a signal ends it midway."""
+    def _intermediate_evaluation(self) -> float:
+        """Evaluate during training; what cuts it short is saved, and resuming makes up for it."""
+        self._owed = True
+        try:
+            evaluation = self._evaluate()
+        except MbrlError:
+            self._save()
+            raise
+        self._owed = False
+        return float(evaluation.returns.mean())
+
+    def _evaluate(self) -> Evaluation:
+        """Evaluate the current policy; a signal ends it midway."""
         actor = self._algorithm.actor()
         actor.reset()
 
         def act(observation: Array) -> Array:
-            if stoppable:
-                self._stop_if_asked()
+            self._stop_if_asked()
             return actor.act(observation)
 
         episodes, seed = self.config.evaluation.episodes, _evaluation_seed(self.config)
@@ -414,19 +412,3 @@ def versions() -> dict[str, str]:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
     return found
-
-
-@contextlib.contextmanager
-def _signals(stop: _Stop) -> Iterator[None]:
-    """Route SIGINT and SIGTERM to ``stop``, where this thread may."""
-    before = {}
-    try:
-        for signum in (signal.SIGINT, signal.SIGTERM):
-            before[signum] = signal.signal(signum, stop)
-    except ValueError:  # not the main thread: the caller handles signals
-        pass
-    try:
-        yield
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
 from mbrl.errors import ArgumentError
+
+# What they remember of every parameter.
+_BUFFERS: dict[type, set[str]] = {
+    torch.optim.Adam: {"step", "exp_avg", "exp_avg_sq"},
+    torch.optim.SGD: {"momentum_buffer"},
+}
 
 
 @dataclass(frozen=True)
@@ -32,26 +38,35 @@ class OptimizerOptions:
     weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.lr <= 0:
-            raise ArgumentError(f"optimizer.lr must be positive, got {self.lr}")
-        if not self.final_lr >= 0:
-            raise ArgumentError(f"optimizer.final_lr must not be negative, got {self.final_lr}")
+        if not self.lr > 0:
+            raise ArgumentError(f"lr must be positive, got {self.lr}")
+        for name in ("final_lr", "momentum", "weight_decay"):
+            if not getattr(self, name) >= 0:
+                raise ArgumentError(f"{name} must not be negative, got {getattr(self, name)}")
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
-            raise ArgumentError(f"optimizer.betas must be two numbers in [0, 1), got {self.betas}")
+            raise ArgumentError(f"betas must be two numbers in [0, 1), got {list(self.betas)}")
 
 
 def make_optimizer(
     parameters: Iterable[torch.nn.Parameter], options: OptimizerOptions
 ) -> torch.optim.Optimizer:
-    """Return the optimiser that ``options`` describe."""
+    """Return the optimiser that ``options`` describe.
+
+    Its ``load_state_dict`` raises ValueError for a state that does not fit it, which torch would
+    take, and stumble over in the next step.
+    """
+    optimizer: torch.optim.Optimizer
     if options.kind == "adam":
         first, second = options.betas
-        return torch.optim.Adam(
+        optimizer = torch.optim.Adam(
             parameters, lr=options.lr, betas=(first, second), weight_decay=options.weight_decay
         )
-    return torch.optim.SGD(
-        parameters, lr=options.lr, momentum=options.momentum, weight_decay=options.weight_decay
-    )
+    else:
+        optimizer = torch.optim.SGD(
+            parameters, lr=options.lr, momentum=options.momentum, weight_decay=options.weight_decay
+        )
+    optimizer.register_load_state_dict_pre_hook(_check_state)
+    return optimizer
 
 
 def set_learning_rate(
@@ -61,3 +76,21 @@ def set_learning_rate(
     rate = options.lr * (1.0 + (options.final_lr - 1.0) * min(progress, 1.0))
     for group in optimizer.param_groups:
         group["lr"] = rate
+
+
+def _check_state(optimizer: torch.optim.Optimizer, stored: dict[str, Any]) -> None:
+    groups = optimizer.state_dict()["param_groups"]
+    for ours, theirs in zip(groups, stored["param_groups"], strict=True):
+        for name in ours.keys() & theirs.keys():  # versions of torch differ in their options
+            if type(ours[name]) is not type(theirs[name]):
+                raise ValueError(f"{name} of the optimizer is {theirs[name]!r}")
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    for index, entry in stored["state"].items():
+        if entry and entry.keys() != _BUFFERS[type(optimizer)]:
+            raise ValueError(f"the optimizer remembers {list(entry)}")
+        for name, value in entry.items():
+            if value is None and name == "momentum_buffer":  # without momentum there is none
+                continue
+            shape = () if name == "step" else parameters[index].shape
+            if value.shape != shape or not value.is_floating_point():
+                raise ValueError(f"{name} of the optimizer is {value!r}")
