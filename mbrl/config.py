@@ -394,7 +394,8 @@ def _check_keys(content: Any, where: str) -> None:
 
 
 def _checked_name(name: str) -> str:
-    if name in ("", ".", "..") or Path(name).name != name or not name.isprintable():
+    plain = Path(name).name == name != ".." and name.isprintable()
+    if not plain or not 0 < len(name.encode()) < 256:
         raise ConfigError(f"name must be the name of a folder, without slashes, got {name!r}")
     return name
 

@@ -183,6 +183,16 @@ def test_a_second_signal_keeps_the_exit_code(capsys, file, before_update):
     assert command(capsys, "--config-file", file).code == 143
 
 
+def test_a_signal_outside_a_run(capsys, file, monkeypatch):
+    """While a package is imported, a configuration composed, a picture drawn."""
+    before = signal.getsignal(signal.SIGTERM)
+    for signum, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
+        monkeypatch.setitem(cli._MODES, "graph", lambda _, s=signum: os.kill(os.getpid(), s))
+        done = command(capsys, "--mode", "graph", "--config-file", file)
+        assert (done.code, done.out, done.err) == (code, "", "")
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
 def test_resuming_with_overrides(capsys, file):
     longer = train(capsys, file, "algorithm.updates=6")
     path = train(capsys, file)
@@ -364,6 +374,12 @@ def test_a_full_disk_is_one_line(capsys, file, monkeypatch):
     full = OSError(errno.ENOSPC, "No space left on device")
     monkeypatch.setattr("mbrl.monitoring.CsvFile.write", lambda *_: raises(full)())
     refused(command(capsys, "--config-file", file), "No space left on device")
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("x: can't allocate memory: y")])
+def test_too_little_memory_is_one_line(capsys, file, before_update, error):
+    before_update[0, 1] = raises(error)
+    refused(command(capsys, "--config-file", file), "out of memory", "batch, horizon or widths")
 
 
 def test_bugs_are_not_dressed_up(capsys, file, before_update):

@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 import pytest
 
-from mbrl.errors import ConfigError
-from mbrl.options import completed, schema
+from mbrl.errors import ArgumentError, ConfigError, DivergenceError, GraphError
+from mbrl.options import at_key, completed, schema
 
 
 @dataclass(frozen=True)
@@ -180,3 +180,38 @@ def test_a_type_error_inside_a_dataclass_is_not_taken_for_a_mismatch():
     for annotation in (Broken, Broken | None):
         with pytest.raises(TypeError, match="a bug"):
             value_of(annotation, {"size": 3})
+
+
+@dataclass(frozen=True)
+class Picky:
+    rate: float = 0.5
+
+    def __post_init__(self):
+        if self.rate < 0:
+            raise ArgumentError(f"rate must not be negative, got {self.rate}")
+
+
+def test_errors_of_a_nested_mapping_name_its_key():
+    def target(*, inner: Picky | None = None):
+        pass
+
+    assert completed(target, {"inner": {"rate": 1}}, "top")["inner"] == Picky(1.0)
+    with pytest.raises(ArgumentError, match=r"^top\.inner\.rate must not be negative, got -1\.0$"):
+        completed(target, {"inner": {"rate": -1}}, "top")
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (ArgumentError("rate is 3"), "a.b.rate is 3"),
+        (GraphError("nothing fits"), "a.b: nothing fits"),
+        (ConfigError("a.b.c is missing"), "a.b.c is missing"),
+        (DivergenceError("rate is NaN", [1]), "rate is NaN"),
+        (ZeroDivisionError("a bug"), "a bug"),
+    ],
+)
+def test_errors_of_building_name_the_key(error, text):
+    with pytest.raises(type(error)) as caught, at_key("a.b", Picky):
+        raise error
+    assert type(caught.value) is type(error)
+    assert str(caught.value) == text

@@ -2,6 +2,9 @@
 
 import csv
 import json
+import os
+import resource
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,7 +12,10 @@ import torch
 import yaml
 
 from mbrl import cli
+from mbrl.algorithms import PolicyGradient
 from mbrl.config import Config, from_mapping
+from mbrl.registry import ALGORITHMS
+from mbrl.runner import Result, resumed_config, run
 
 TINY: dict[str, Any] = {
     "task": "mbrl/SmoothInvertedPendulum-v0",
@@ -55,6 +61,23 @@ def command(capsys: Any, *arguments: object) -> Done:
     return Done(code, *capsys.readouterr())
 
 
+def child(arguments: list[str], errors: str, largest_file: int | None = None) -> None:
+    """Run the command line as the process that this is, which then ends with its exit code.
+
+    Args:
+        arguments: of the command.
+        errors: path of a file for what goes to standard error.
+        largest_file: bytes that a file may have, as if the disk were full then.
+    """
+    output = os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    torch.set_num_threads(1)
+    if largest_file is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
+    os._exit(cli.main(arguments))
+
+
 def train(capsys: Any, file: Path, *arguments: object) -> Path:
     """Run a configuration that must succeed; return its folder."""
     done = command(capsys, "--config-file", file, *arguments)
@@ -77,6 +100,29 @@ def one_error_line(text: str) -> bool:
 def runs(folder: Path, name: str = "tiny") -> list[Path]:
     """Return the folders of the runs of a configuration."""
     return sorted((folder / "outputs" / name).glob("*"))
+
+
+def newest(folder: Path) -> Path:
+    """Return the run in a folder that was started last."""
+    return max(folder.iterdir(), key=lambda path: path.stat().st_mtime_ns)
+
+
+def resume(path: Path) -> Result:
+    """Continue a run as it was configured."""
+    return run(resumed_config(path), resume=path)
+
+
+def hooked_updates(monkeypatch: Any) -> dict[int, Callable[[Any], object]]:
+    """Return a dict {update: function of the algorithm}, called once before that update."""
+    hooks: dict[int, Callable[[Any], object]] = {}
+
+    class Hooked(PolicyGradient):
+        def update(self) -> dict[str, float]:
+            hooks.pop(self._done + 1, lambda algorithm: None)(self)
+            return super().update()
+
+    monkeypatch.setitem(ALGORITHMS._entries, "policy_gradient", Hooked)
+    return hooks
 
 
 def rows(run_dir: Path) -> list[dict[str, str]]:

@@ -10,6 +10,12 @@ import torch
 
 from mbrl.errors import ArgumentError
 
+# What they remember of every parameter.
+_BUFFERS: dict[type, set[str]] = {
+    torch.optim.Adam: {"step", "exp_avg", "exp_avg_sq"},
+    torch.optim.SGD: {"momentum_buffer"},
+}
+
 
 @dataclass(frozen=True)
 class OptimizerOptions:
@@ -51,6 +57,9 @@ def make_optimizer(
 ) -> torch.optim.Optimizer:
     """Return the optimiser that ``options`` describe.
 
+    Its ``load_state_dict`` raises ValueError for a state that does not fit it, which torch would
+    take, and stumble over in the next step.
+
     Args:
         parameters: by name; the last part of a name says what is a bias ("bias") and what a
             deviation ("sd", "std").
@@ -60,14 +69,18 @@ def make_optimizer(
         ArgumentError: if there is no parameter for a factor to act on.
     """
     groups = _groups(parameters, options)
+    optimizer: torch.optim.Optimizer
     if options.kind == "adam":
         first, second = options.betas
-        return torch.optim.Adam(
+        optimizer = torch.optim.Adam(
             groups, lr=options.lr, betas=(first, second), weight_decay=options.weight_decay
         )
-    return torch.optim.SGD(
-        groups, lr=options.lr, momentum=options.momentum, weight_decay=options.weight_decay
-    )
+    else:
+        optimizer = torch.optim.SGD(
+            groups, lr=options.lr, momentum=options.momentum, weight_decay=options.weight_decay
+        )
+    optimizer.register_load_state_dict_pre_hook(_check_state)
+    return optimizer
 
 
 def set_learning_rate(
@@ -109,3 +122,21 @@ def _factor(name: str, options: OptimizerOptions) -> tuple[str, float]:
     if "sd" in name or "std" in name:
         return "deviation_factor", options.deviation_factor
     return "", 1.0
+
+
+def _check_state(optimizer: torch.optim.Optimizer, stored: dict[str, Any]) -> None:
+    groups = optimizer.state_dict()["param_groups"]
+    for ours, theirs in zip(groups, stored["param_groups"], strict=True):
+        for name in ours.keys() & theirs.keys():  # versions of torch differ in their options
+            if type(ours[name]) is not type(theirs[name]):
+                raise ValueError(f"{name} of the optimizer is {theirs[name]!r}")
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    for index, entry in stored["state"].items():
+        if entry and entry.keys() != _BUFFERS[type(optimizer)]:
+            raise ValueError(f"the optimizer remembers {list(entry)}")
+        for name, value in entry.items():
+            if value is None and name == "momentum_buffer":  # without momentum there is none
+                continue
+            shape = () if name == "step" else parameters[index].shape
+            if value.shape != shape or not value.is_floating_point():
+                raise ValueError(f"{name} of the optimizer is {value!r}")

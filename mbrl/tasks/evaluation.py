@@ -62,4 +62,4 @@ def evaluate(task: Task, act: Callable[[Array], Array], *, episodes: int, seed: 
 
 def _require_finite(task: Task, name: str, value: Array) -> None:
     if not np.isfinite(value).all():
-        raise DivergenceError(f"{task.name}: an evaluation met a {name} that is NaN or infinite")
+        raise DivergenceError(f"{task.name}: an evaluation met NaN or infinity in: {name}")
