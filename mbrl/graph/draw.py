@@ -14,9 +14,11 @@ from mbrl.graph.wiring import GraphSpec
 
 _INK, _PAPER, _BOX, _CARRY = "#22303c", "#ffffff", "#e8f0fa", "#c0562f"
 _WIRES = ("#22303c", "#2f6f8f", "#5b7f2f", "#7a4b94", "#8a6d1f", "#3d6b64")
-_COLUMN, _ROW, _LANE = 2.5, 0.95, 0.3
+_COLUMN, _ROW, _LANE = 3.1, 0.95, 0.3
 _WIDTH, _HEIGHT = 1.5, 0.6
-_STUB = 0.12  # how far a wire runs out of a box before it turns
+# Between two columns: names of values on the left, wires that turn up or down on the right.
+_TURNS, _ARROW = 0.55, 0.15
+Place = tuple[float, float]
 
 
 def mermaid(spec: GraphSpec, widths: Mapping[str, int] | None = None) -> str:
@@ -52,10 +54,11 @@ def draw(
     """
     place = _layout(spec)
     long = _long_wires(spec, place)
+    turns = _turns(spec, place)
     right = max(x for x, _ in place.values()) + _WIDTH / 2
     top = max(y for _, y in place.values()) + _HEIGHT / 2 + 0.35 + _LANE * len(long)
     bottom = min(y for _, y in place.values()) - _HEIGHT / 2 - 0.3 - 0.35 * len(spec.carry)
-    left = -_WIDTH / 2 - 0.25
+    left = -_WIDTH / 2 - 0.25 - 0.15 * len(spec.carry)
     figure = Figure(
         figsize=(1.15 * (right + 0.3 - left), 1.15 * (top - bottom + 0.2)), facecolor=_PAPER
     )
@@ -64,7 +67,16 @@ def draw(
     axes.set_axis_off()
     axes.set_xlim(left, right + 0.3)
     axes.set_ylim(bottom, top)
-    _wires(axes, spec, place, long, widths)
+    for i, value in enumerate(dict.fromkeys(v for n in spec.nodes for v in n.inputs.values())):
+        colour = _WIRES[i % len(_WIRES)]
+        lane = top - 0.15 - _LANE * (1 + long.index(value)) if value in long else 0.0
+        for wire in _routes(spec, place, turns, value, lane):
+            _polyline(axes, wire, colour)
+        x, y = place[_producer(spec, value)]
+        axes.text(
+            x + _WIDTH / 2 + 0.05, y + 0.04, _label(value, widths), ha="left", va="bottom",
+            color=colour, fontsize=7.5, zorder=5,
+        )  # fmt: skip
     _carries(axes, spec, place, bottom)
     for key, (x, y) in place.items():
         kind = next((node.kind for node in spec.nodes if node.name == key), None)
@@ -85,7 +97,7 @@ def _producer(spec: GraphSpec, value: str) -> str:
     return f"carry_{value}"
 
 
-def _layout(spec: GraphSpec) -> dict[str, tuple[float, float]]:
+def _layout(spec: GraphSpec) -> dict[str, Place]:
     """Column: longest path from a carry. Rows: spread around the middle."""
     depth: dict[str, int] = {f"carry_{name}": 0 for name in spec.carry}
     for node in spec.nodes:  # in running order: producers come first
@@ -101,81 +113,85 @@ def _layout(spec: GraphSpec) -> dict[str, tuple[float, float]]:
     }
 
 
-def _long_wires(spec: GraphSpec, place: Mapping[str, tuple[float, float]]) -> list[str]:
+def _is_long(place: Mapping[str, Place], source: str, target: str) -> bool:
+    return place[target][0] - place[source][0] > 1.5 * _COLUMN
+
+
+def _long_wires(spec: GraphSpec, place: Mapping[str, Place]) -> list[str]:
     """Values that some consumer takes from further away than the column before it."""
     return list(
         dict.fromkeys(
             value
             for node in spec.nodes
             for value in node.inputs.values()
-            if place[node.name][0] - place[_producer(spec, value)][0] > 1.5 * _COLUMN
+            if _is_long(place, _producer(spec, value), node.name)
         )
     )
 
 
-def _wires(
-    axes: Any,
+def _turns(spec: GraphSpec, place: Mapping[str, Place]) -> dict[tuple[int, str], float]:
+    """Return where wires turn: x by the column left of which they do, and the value."""
+    turning: dict[int, list[str]] = {}
+    for node in spec.nodes:
+        column = round(place[node.name][0] / _COLUMN)
+        for value in node.inputs.values():
+            source = _producer(spec, value)
+            first = 1 + round(place[source][0] / _COLUMN)  # the column right of where it starts
+            for at in {first, column}:
+                if value not in turning.setdefault(at, []):
+                    turning[at].append(value)
+    return {
+        (column, value): column * _COLUMN
+        - _WIDTH / 2
+        - _ARROW
+        - _TURNS * (1 - (i + 0.5) / len(values))
+        for column, values in turning.items()
+        for i, value in enumerate(values)
+    }
+
+
+def _routes(
     spec: GraphSpec,
-    place: Mapping[str, tuple[float, float]],
-    long: list[str],
-    widths: Mapping[str, int] | None,
-) -> None:
-    values = list(dict.fromkeys(v for node in spec.nodes for v in node.inputs.values()))
-    above = max(y for _, y in place.values()) + _HEIGHT / 2 + 0.2
-    for i, value in enumerate(values):
-        colour = _WIRES[i % len(_WIRES)]
-        x0, y0 = place[_producer(spec, value)]
-        start = x0 + _WIDTH / 2
-        named = False
-        for node in spec.nodes:
-            ports = list(node.inputs.values())
-            for port in [k for k, v in enumerate(ports) if v == value]:
-                x1, y1 = place[node.name]
-                end = x1 - _WIDTH / 2
-                y1 += (0.5 - (port + 0.5) / len(ports)) * 0.8 * _HEIGHT
-                if x1 - x0 <= 1.5 * _COLUMN:
-                    middle = (start + end) / 2
-                    points = [(start, y0), (middle, y0), (middle, y1), (end, y1)]
-                else:
-                    lane = above + _LANE * long.index(value)
-                    out, back = start + _STUB * (1 + i % 4), end - _STUB * (1 + i % 4)
-                    points = [
-                        (start, y0),
-                        (out, y0),
-                        (out, lane),
-                        (back, lane),
-                        (back, y1),
-                        (end, y1),
-                    ]
-                _polyline(axes, points, colour)
-                if not named:
-                    at = (start + end) / 2 if len(points) == 4 else start + 0.75 * _COLUMN
-                    height = y0 if len(points) == 4 else points[2][1]
-                    axes.text(
-                        at, height + 0.04, _label(value, widths), ha="center", va="bottom",
-                        color=colour, fontsize=7.5, zorder=5,
-                    )  # fmt: skip
-                    named = True
+    place: Mapping[str, Place],
+    turns: Mapping[tuple[int, str], float],
+    value: str,
+    lane: float,
+) -> list[list[Place]]:
+    """Return the wires of a value, one for every port that takes it; long ones run at ``lane``."""
+    source = _producer(spec, value)
+    x0, y0 = place[source]
+    out = turns[1 + round(x0 / _COLUMN), value]
+    routes = []
+    for node in spec.nodes:
+        ports = list(node.inputs.values())
+        x1, middle = place[node.name]
+        back = turns.get((round(x1 / _COLUMN), value), out)
+        for port in [k for k, v in enumerate(ports) if v == value]:
+            y1 = middle + (0.5 - (port + 0.5) / len(ports)) * 0.8 * _HEIGHT
+            ends = (x0 + _WIDTH / 2, y0), (x1 - _WIDTH / 2, y1)
+            corners = [(out, y0), (out, y1)]
+            if _is_long(place, source, node.name):
+                corners = [(out, y0), (out, lane), (back, lane), (back, y1)]
+            routes.append([ends[0], *corners, ends[1]])
+    return routes
 
 
-def _carries(
-    axes: Any, spec: GraphSpec, place: Mapping[str, tuple[float, float]], bottom: float
-) -> None:
+def _carries(axes: Any, spec: GraphSpec, place: Mapping[str, Place], bottom: float) -> None:
+    """Wires back to the next step: below everything, and into the left of the carried value."""
     for i, (name, carry) in enumerate(spec.carry.items()):
         x0, y0 = place[_producer(spec, carry.source)]
         x1, y1 = place[f"carry_{name}"]
-        lane = bottom + 0.25 + 0.35 * i
-        points = [(x0, y0 - _HEIGHT / 2), (x0, lane), (x1, lane), (x1, y1 - _HEIGHT / 2)]
-        _polyline(axes, points, _CARRY, dashed=True)
+        lane, share = bottom + 0.25 + 0.35 * i, (i + 1) / (len(spec.carry) + 1)
+        down, up = x0 + (share - 0.5) * 0.6 * _WIDTH, x1 - _WIDTH / 2 - 0.2 - 0.15 * i
+        points = [(down, y0 - _HEIGHT / 2), (down, lane), (up, lane), (up, y1)]
+        _polyline(axes, [*points, (x1 - _WIDTH / 2, y1)], _CARRY, dashed=True)
         axes.text(
             (x0 + x1) / 2, lane + 0.04, f"{carry.source} becomes {name} (t+1)", ha="center",
             va="bottom", color=_CARRY, fontsize=8,
         )  # fmt: skip
 
 
-def _polyline(
-    axes: Any, points: list[tuple[float, float]], colour: str, dashed: bool = False
-) -> None:
+def _polyline(axes: Any, points: list[Place], colour: str, dashed: bool = False) -> None:
     axes.plot(
         [x for x, _ in points], [y for _, y in points], color=colour, linewidth=1.2, zorder=2,
         linestyle=(0, (4, 3)) if dashed else "-", solid_joinstyle="round",

@@ -4,8 +4,9 @@ import pytest
 
 import mbrl
 from mbrl.errors import ConfigError, GraphError
-from mbrl.graph import completed_section, parse
+from mbrl.graph import Node, completed_section, parse
 from mbrl.graph.nodes import VANILLA
+from mbrl.registry import NODES
 
 
 def names(spec):
@@ -55,6 +56,13 @@ MISTAKES = [
     ({"nodes": {"policy": {"inputs": {"observatoin": "state"}}}}, "policy.inputs", "'observation'"),
     ({"nodes": {"policy": {"inputs": ["a", "b"]}}}, "policy.inputs", "ports"),
     ({"nodes": {"policy": {"inputs": [3]}}}, "policy.inputs.observation", "3"),
+    ({"nodes": {"policy": {"actuator": [0]}}}, "graph.nodes.policy.actuator", "'actuators'"),
+    ({"nodes": {"policy": {"actuators": ["hip"]}}}, "graph.nodes.policy.actuators", "list of int"),
+    ({"nodes": {"policy": {"actuators": 0}}}, "graph.nodes.policy.actuators", "list of integers"),
+    ({"nodes": {"clock": {"kind": "phase"}}}, "missing key", "graph.nodes.clock.period"),
+    ({"nodes": {"hold": {"kind": "hold", "steps": 2.5}}}, "graph.nodes.hold.steps", "an integer"),
+    ({"nodes": {"both": {"kind": "sum", "inputs": ["state"], "limit": "clamp"}}},
+     "graph.nodes.both.limit", "clip"),
     ({"nodes": {"reward": {"inputs": {"state": "stat"}}}}, "nothing produces 'stat'", "'state'"),
     ({"nodes": {"second": {"kind": "observe"}}}, "graph.nodes.second", "by observe"),
     ({"nodes": {"policy": {"inputs": ["next_state"]}}}, "circle", "graph.carry"),
@@ -78,11 +86,66 @@ def test_every_mistake_is_one_line_that_names_it(section, names_what, says_how):
     assert "\n" not in message
 
 
-def test_widths_are_checked_against_the_task():
-    task = mbrl.make_task("HalfCheetah-v5", threads=1)
-    with pytest.raises(GraphError, match=r"graph\.nodes\.reward: port 'state' takes width 18, but"):
-        mbrl.build_graph({"nodes": {"reward": {"inputs": {"state": "observation"}}}}, task)
-    with pytest.raises(GraphError, match=r"graph\.carry\.memory: its width is 5, but 'action'"):
-        mbrl.build_graph({"carry": {"memory": {"source": "action", "width": 5}}}, task)
-    with pytest.raises(GraphError, match=r"graph\.carry\.memory: say its width"):
-        mbrl.build_graph({"carry": {"memory": {"source": "next_state"}}}, task)
+def joined(inputs):
+    return {"nodes": {"seen": {"kind": "concat", "inputs": inputs}}}
+
+
+def test_inputs_of_any_number_are_a_list():
+    for inputs in (["state", "action", "state"], {"values": ["state", "action", "state"]}):
+        spec = parse(joined(inputs))
+        seen = next(node for node in spec.nodes if node.name == "seen")
+        assert list(seen.inputs.values()) == ["state", "action", "state"]
+        complete = completed_section(joined(inputs))
+        assert complete["nodes"]["seen"]["inputs"] == ["state", "action", "state"]
+        assert parse(complete) == spec
+    for inputs in ("state", ["state"], {"values": "state"}):
+        assert parse(joined(inputs)) == parse(joined(["state"]))
+
+
+@pytest.mark.parametrize(
+    ("inputs", "says"),
+    [
+        (None, "seen.inputs must list one value or more as 'values', got None"),
+        ([], "seen.inputs must list one value or more as 'values', got []"),
+        (7, "seen.inputs must list one value or more as 'values', got 7"),
+        ({"values": 7}, "one value or more"),
+        ({"value": ["state"]}, "one value or more as 'values'"),
+        ({"values": ["state"], "more": "state"}, "no port 'more'"),
+        (["state", 7], "seen.inputs.values[1] must name a value, got 7"),
+        (["state", "stat"], "nothing produces 'stat'"),
+        (["state", "joined"], "circle"),
+    ],
+)
+def test_lists_of_inputs_are_checked(inputs, says):
+    with pytest.raises(ConfigError) as caught:
+        parse(joined(inputs))
+    assert says in str(caught.value)
+    assert "graph" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_kind_may_have_other_ports_before_its_list():
+    class Gate(Node):
+        inputs = {"share": 0, "values": "nu"}
+        outputs = {"mixed": "nu"}
+        variadic = True
+
+    mbrl.register_node("test_gate")(Gate)
+    try:
+        wires = {"share": "reward", "values[0]": "action", "values[1]": "action"}
+        for inputs in (
+            ["reward", "action", "action"],
+            {"share": "reward", "values": ["action", "action"]},
+        ):
+            section = {"nodes": {"gate": {"kind": "test_gate", "inputs": inputs}}}
+            spec = parse(section)
+            assert next(n for n in spec.nodes if n.name == "gate").inputs == wires
+            assert parse(completed_section(section)) == spec
+        with pytest.raises(GraphError, match=r"must list one value or more as 'values'"):
+            parse({"nodes": {"gate": {"kind": "test_gate", "inputs": ["reward"]}}})
+        task = mbrl.make_task("HalfCheetah-v5", threads=1)
+        section = {"nodes": {"gate": {"kind": "test_gate", "inputs": ["reward", "state"]}}}
+        with pytest.raises(GraphError, match=r"port 'values\[0\]' takes width 6, but 'state'"):
+            mbrl.build_graph(section, task)
+    finally:
+        del NODES._entries["test_gate"]
