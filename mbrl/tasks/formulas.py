@@ -39,7 +39,7 @@ class Formula:
         """Call the function on tensors [B, ...] and a context [B, n]."""
         given = {"t": t, "context": context}
         keywords = {name: given[name] for name in self._keywords}
-        if self._enter is None:
+        if self._enter is None or not len(values[0]):
             return self._function(*values, **keywords)
         rows = []
         for i in range(len(values[0])):

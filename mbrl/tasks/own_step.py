@@ -167,6 +167,7 @@ class EnvironmentStep:
                     whole[row] = part[0]
                 if any(warning.number for warning in env.data.warning):
                     diverged.append(row)
+        self._hidden.reset(env)  # formulas may read attributes that a step changes
         if diverged:
             raise DivergenceError(
                 f"{self._name}: the simulation diverged in rows {diverged[:8]}", diverged
