@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mbrl.tasks.guard import guarded
+from mbrl.errors import users_code
 
 KEYWORDS = ("t", "context")
 
@@ -52,13 +52,13 @@ class Formula:
         Raises:
             TaskError: if it raises.
         """
-        with guarded(self._name, getattr(self._function, "__name__", "formula")):
+        with users_code(f"{self._name}: {getattr(self._function, '__name__', 'formula')}"):
             return self._call(values, t, context)
 
     def _call(self, values: tuple[Tensor, ...], t: int, context: Tensor) -> Tensor:
         given = {"t": t, "context": context}
         keywords = {name: given[name] for name in self._keywords}
-        if self._enter is None:
+        if self._enter is None or not len(values[0]):
             return self._function(*values, **keywords)
         rows = []
         for i in range(len(values[0])):

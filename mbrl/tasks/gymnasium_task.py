@@ -10,10 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mbrl.errors import ArgumentError, TaskError, UnknownNameError, suggestion
+from mbrl.errors import ArgumentError, TaskError, UnknownNameError, suggestion, users_code
 from mbrl.ops import FirstOrderOp, MujocoDynamics, batched
 from mbrl.physics import Simulator, quiet
-from mbrl.tasks.guard import guarded
 from mbrl.tasks.own_step import EnvironmentStep, current_state
 from mbrl.tasks.semantics import Semantics
 from mbrl.tasks.task import Task
@@ -96,7 +95,7 @@ class GymnasiumTask(Task):
         states = np.empty((batch, self.state_size))
         contexts = np.empty((batch, self.context_size))
         for row, seed in enumerate(seeds.tolist()):
-            with guarded(self.name, "reset"):
+            with users_code(f"{self.name}: reset"):
                 self._env.reset(seed=seed)
             states[row] = current_state(self._env)
             contexts[row] = self._semantics.hidden.read(self._env)

@@ -8,7 +8,7 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from mbrl.errors import TaskError
+from mbrl.errors import TaskError, users_code
 from mbrl.tasks.attributes import (
     RandomState,
     Snapshot,
@@ -18,7 +18,6 @@ from mbrl.tasks.attributes import (
     snapshot,
     unpacked,
 )
-from mbrl.tasks.guard import guarded
 from mbrl.types import Array
 
 _RESETS = 16  # resets that are compared to find out what a reset draws
@@ -70,6 +69,7 @@ class HiddenState:
     Attributes:
         size: length of c.
         drawn: names of the attributes that c holds.
+        sources: names of attributes through which code can read c.
 
     Raises:
         TaskError: if a reset draws what is no number, or changes the model.
@@ -79,7 +79,7 @@ class HiddenState:
         self._name = name
         resets, models = [], set()
         for seed in range(_RESETS if draws else 1):
-            with guarded(name, "reset"):
+            with users_code(f"{name}: reset"):
                 env.reset(seed=seed)
             resets.append(Saved.of(env))
             if seed < _MODELS:
@@ -102,6 +102,7 @@ class HiddenState:
             )
             inputs = np.array([one.inputs for one in resets])
             self._drawn_inputs = np.flatnonzero((inputs != inputs[-1]).any(0))
+        self.sources = {*self.drawn, *(["data"] if len(self._drawn_inputs) else [])}
         self.size = len(self.read(env))
 
     def read(self, env: Any) -> Array:
@@ -116,11 +117,15 @@ class HiddenState:
             if value is None or like is None or value.shape != like.shape:
                 raise TaskError(
                     f"{self._name}: its reset draws the attribute {key!r}, now "
-                    f"{getattr(env, key, 'missing')!r}; what a reset draws must be numbers or "
-                    "arrays of one shape"
+                    f"{_brief(getattr(env, key, 'missing'))}; what a reset draws must be numbers "
+                    "or arrays of one shape"
                 )
             parts.append(value)
         return np.concatenate([*parts, Saved.of(env).inputs[self._drawn_inputs]])
+
+    def reset(self, env: Any) -> None:
+        """Put attributes and user inputs back to what they are after some reset."""
+        self._base.restore(env)
 
     def write(self, env: Any, context: Array) -> None:
         """Put attributes and user inputs back, those of ``context`` (n) included."""
@@ -135,6 +140,14 @@ class HiddenState:
             inputs = inputs.copy()
             inputs[self._drawn_inputs] = context[start:]
             mujoco.mj_setState(env.model, env.data, inputs, _INPUTS)
+
+
+def _brief(value: Any) -> str:
+    """Return a value in one short line."""
+    if isinstance(value, np.ndarray):
+        return f"an array of shape {value.shape}"
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _model_bytes(model: mujoco.MjModel) -> bytes:

@@ -10,9 +10,8 @@ from typing import Any, NamedTuple
 import mujoco
 import numpy as np
 
-from mbrl.errors import DivergenceError, TaskError
+from mbrl.errors import DivergenceError, TaskError, users_code
 from mbrl.physics import ManifoldDifference, Simulator, StateSpec, bounds, converge, quiet
-from mbrl.tasks.guard import guarded
 from mbrl.tasks.hidden import HiddenState, Saved
 from mbrl.types import Array, Linearization
 
@@ -168,6 +167,7 @@ class EnvironmentStep:
                     whole[row] = part[0]
                 if env.data.warning.number.any():
                     diverged.append(row)
+        self._hidden.reset(env)  # formulas may read attributes that a step changes
         if diverged:
             raise DivergenceError(
                 f"{self._name}: the simulation diverged in rows {diverged[:8]}", diverged
@@ -175,7 +175,7 @@ class EnvironmentStep:
         return rows
 
     def _taken(self, env: Any, action: Array) -> StepResult:
-        with guarded(self._name, "step"):
+        with users_code(f"{self._name}: step"):
             observation, reward, terminated, _, _ = env.step(action)
         return StepResult(
             current_state(env)[None],
@@ -209,7 +209,7 @@ class EnvironmentObservation:
         with quiet():
             for row, c in enumerate(_given(constants)):
                 self._steps.set_row(self._env, state[row], c)
-                with guarded(self._name, "_get_obs"):
+                with users_code(f"{self._name}: _get_obs"):
                     observations[row] = self._env._get_obs()
         return np.concatenate([state, observations], axis=1)
 

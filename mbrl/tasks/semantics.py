@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable
-from types import FunctionType
+from types import CodeType, FunctionType
 from typing import Any
 
 import torch
@@ -89,7 +89,7 @@ class Semantics:
         if method not in self.own:
             return None if default is None else Formula(default, self._name)
         own = getattr(self._env, method)
-        if "context" in declared(own) or not _names(own).intersection(self.hidden.drawn):
+        if "context" in declared(own) or not _names(own).intersection(self.hidden.sources):
             return Formula(own, self._name)
         return Formula(own, self._name, self._enter)
 
@@ -111,11 +111,22 @@ def _never(next_state: Tensor) -> Tensor:
 
 
 def _names(function: Callable[..., Any]) -> set[str]:
-    """Return the attributes that a function's code reads, those of inner functions included."""
-    codes, names = [getattr(function, "__code__", None)], set()
-    while codes:
-        code = codes.pop()
-        if code is not None:
+    """Return the names that a method's code uses, and the functions and methods that it calls."""
+    owner = type(getattr(function, "__self__", None))
+    names: set[str] = set()
+    waiting, seen = [inspect.unwrap(getattr(function, "__func__", function))], set()
+    while waiting:
+        one = waiting.pop()
+        if not isinstance(one, FunctionType) or one in seen:
+            continue
+        seen.add(one)
+        codes = [one.__code__]
+        while codes:
+            code = codes.pop()
+            codes += [c for c in code.co_consts if isinstance(c, CodeType)]
             names.update(code.co_names)
-            codes += [c for c in code.co_consts if hasattr(c, "co_names")]
+            for name in code.co_names:
+                member = inspect.getattr_static(owner, name, None)
+                waiting.append(getattr(member, "fget", getattr(member, "__func__", member)))
+                waiting.append(one.__globals__.get(name))
     return names
