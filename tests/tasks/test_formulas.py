@@ -57,7 +57,7 @@ def test_a_function_that_reads_attributes_is_called_row_by_row_with_its_context(
 
     env = Env()
     action = torch.ones(3, 1, dtype=torch.float64, requires_grad=True)
-    found = Formula(env.reward, env.enter)(STATE, action, t=1, context=CONTEXT)
+    found = Formula(env.reward, "test", env.enter)(STATE, action, t=1, context=CONTEXT)
     assert found.tolist() == [3.0, 13.0, 31.0]
     found.sum().backward()
     assert action.grad[:, 0].tolist() == [1.0, 2.0, 3.0]
@@ -70,5 +70,5 @@ def test_no_rows_are_no_rows():
         def reward(self, state):
             return state.sum(-1) * self.goal
 
-    nothing = Formula(Env().reward, lambda row: None)(STATE[:0], t=0, context=CONTEXT[:0])
+    nothing = Formula(Env().reward, "test", lambda row: None)(STATE[:0], t=0, context=CONTEXT[:0])
     assert nothing.shape == (0,)
