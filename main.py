@@ -2,7 +2,9 @@
 
 import sys
 
-from mbrl.cli import main
-
 if __name__ == "__main__":
+    try:
+        from mbrl.cli import main
+    except KeyboardInterrupt:  # libraries take seconds to import
+        sys.exit(130)
     sys.exit(main())

@@ -68,14 +68,18 @@ VALUES = [
     ("graph.nodes.policy.hidden", [10**15], ["out of memory"]),
     # graphs
     ("graph.nodes.policy.hidden", [8.5], ["graph.nodes.policy.hidden must be a list of integers"]),
-    ("graph.nodes.policy.hidden", [0], ["hidden must hold positive widths, got [0]"]),
+    ("graph.nodes.policy.hidden", [0], ["graph.nodes.policy.hidden must hold positive"]),
     ("graph.nodes.policy.output_scale", NAN, ["graph.nodes.policy.output_scale", "got nan"]),
     ("graph.nodes.policy.activation", "gelu", ["graph.nodes.policy.activation", "'gelu'", "elu"]),
     ("graph.nodes.policy.dtype", "float16", ["graph.nodes.policy.dtype", "float32, float64"]),
-    ("graph.nodes.policy", None, ["graph.nodes.policy must be a mapping with a kind, got None"]),
+    ("graph.nodes.policy", 3, ["graph.nodes.policy must be a mapping with a kind, got 3"]),
+    ("graph.nodes.policy", None, ["graph.nodes.dynamics: nothing produces 'action'"]),
+    ("graph.nodes.policy.initial_sd", -1, ["graph.nodes.policy.initial_sd must be positive, got"]),
+    ("graph.nodes.training", {"kind": "observe"}, ["graph.nodes: the name of a node", "training"]),
+    ("algorithm.stable_norm", 0, ["algorithm.stable_norm must be positive, got 0.0"]),
     ("graph.nodes.policy.outputs", ["a", "b"], ["graph.nodes.policy.outputs lists 2 values"]),
-    ("graph.nodes.dynamics.method", "stpe", ["unknown method 'stpe'", "did you mean 'step'?"]),
-    ("graph.nodes.dynamics.eps", 2, ["eps", "between 0 and 1", "got 2.0"]),
+    ("graph.nodes.dynamics.method", "stpe", ["dynamics: unknown method 'stpe'", "mean 'step'?"]),
+    ("graph.nodes.dynamics.eps", 2, ["graph.nodes.dynamics.eps must lie", "got 2.0"]),
     ("graph.nodes.dynamics.centered", "x", ["graph.nodes.dynamics.centered", "got 'x'"]),
     ("graph.base", "vanila", ["graph.base", "'vanila'", "empty, vanilla"]),
     ("graph.carry.z", {"source": "action", "width": 3}, ["graph.carry.z", "width is 3"]),
@@ -123,8 +127,7 @@ def test_values_in_a_file(capsys, tmp_path, key, value, words):
     file.write_text(text.replace("TRAP", f"pathlib.Path('{trap}').mkdir"))
     refused(command(capsys, "--config-file", file), *words)
     assert not trap.exists()
-    if key != "graph.nodes.dynamics.eps":  # is noticed by the first update
-        assert not (tmp_path / "outputs").exists()
+    assert not (tmp_path / "outputs").exists()
 
 
 # Files that are no configuration
@@ -336,7 +339,7 @@ CALLS = [
     (lambda s: mbrl.Simulator("nothing.xml"), "no such MJCF file: nothing.xml"),
     (lambda s: mbrl.Simulator(s.model, frame_skip=1.5), "frame_skip must be a positive .* 1.5"),
     (lambda s: mbrl.Simulator(s.model, frame_skip=True), "frame_skip must be a positive .* True"),
-    (lambda s: mbrl.Simulator(s.model, threads=0), "threads must be a positive integer .* 0"),
+    (lambda s: mbrl.Simulator(s.model, threads=0), "threads must be an integer .* 0"),
     (lambda s: s.step(X[0], U), r"state must have shape \[B, 2\], got \[2\]"),
     (lambda s: s.step(X[:0], U[:0]), r"state must have shape \[B, 2\], got \[0, 2\]"),
     (lambda s: s.step(X, U[:1]), r"ctrl must have shape \[2, 1\], got \[1, 1\]"),
@@ -353,6 +356,17 @@ CALLS = [
     (lambda s: mbrl.MujocoDynamics(s)(torch.zeros(2, 3), torch.zeros(2, 1)), r"shapes \[2, 3\]"),
     (lambda s: mbrl.MujocoDynamics(s)(torch.zeros(2, 2), torch.zeros(3, 1)), "the same batch"),
     (lambda s: mbrl.MujocoDynamics(s)(torch.zeros(2, 2) + NAN, torch.zeros(2, 1)), "be finite"),
+    (lambda s: s.step([["a", "b"]] * 2, U), "state must be an array of real numbers, got dtype"),
+    (lambda s: s.step(X + 1j, U), "state must be an array of real numbers, got dtype complex128"),
+    (lambda s: s.step([[1.0], [1.0, 2.0]], U), "state must be an array of real numbers"),
+    (lambda s: s.step(torch.zeros(2, 2, requires_grad=True), U), "state must be an array of real"),
+    (lambda s: s.linearize(X, U, method=[]), r"unknown method \[\]; legal: auto, step"),
+    (lambda s: s.linearize(X, U, eps="x"), "eps must lie between 0 and 1, or be None, got 'x'"),
+    (lambda s: mbrl.Simulator(s.model, threads=10**12), "threads must be an integer from 1 to"),
+    (lambda s: mbrl.MujocoDynamics(None), "simulator must be a Simulator, got NoneType"),
+    (lambda s: mbrl.MujocoDynamics(s, eps=7.0), "eps must lie between 0 and 1, or be None, got 7"),
+    (lambda s: mbrl.MujocoDynamics(s)(X, U), "state must be a tensor of real numbers, got ndarray"),
+    (lambda s: mbrl.MujocoDynamics(s)(torch.zeros(2, 2) * 1j, torch.zeros(2, 1)), "complex64"),
     (lambda s: mbrl.make_task(None), "task must be a non-empty string, got None"),
     (lambda s: mbrl.make_task("HalfCheetha-v5"), "'HalfCheetha-v5'.*did you mean 'HalfCheetah-v5'"),
     (lambda s: mbrl.make_task("os:x"), "'os:x' names a module"),
@@ -376,6 +390,14 @@ def test_calls(simulator, call, words):
 GRAPHS = [
     (lambda t: mbrl.build_graph({"node": {}}, t), "unknown key 'graph.node'.*'nodes'"),
     (lambda t: mbrl.build_graph({"nodes": {"policy": {"hidden": [0]}}}, t), "hidden must hold pos"),
+    (lambda t: mbrl.build_graph(3, t), "graph must be a mapping of base, nodes, carry, got 3"),
+    (lambda t: mbrl.build_graph({"graph": "x"}, t), "graph must be a mapping of .* got 'x'"),
+    (lambda t: mbrl.build_graph(None, None), "task must be a Task, see .* got NoneType"),
+    (lambda t: mbrl.build_graph(None, t, generator=3), "generator must be a torch.Generator"),
+    (lambda t: mbrl.build_graph({"nodes": {"a.b": {}}}, t), "name of a node .* got 'a.b'"),
+    (lambda t: t.reset(2.5, torch.Generator()), "batch must be an integer, zero or more, got 2.5"),
+    (lambda t: t.reset(2, 7), "generator must be a torch.Generator, got int"),
+    (lambda t: t.step(X, U), "state must be a tensor, got ndarray"),
     (lambda t: mbrl.build_graph({"nodes": 3}, t), "graph.nodes must be a mapping, got 3"),
     (lambda t: mbrl.build_graph(None, t).unroll(torch.zeros(2, 4), 0), "horizon must .* got 0"),
     (lambda t: mbrl.build_graph(None, t).unroll(torch.zeros(2, 3), 1), r"state must .* \[2, 3\]"),
@@ -399,4 +421,6 @@ def test_observations_of_a_policy(finished):
     policy = load_policy(finished[0], "best")
     for shape in ((3,), (1, 1, 4), ()):
         assert re.search("observation must have shape .* got", message(policy.act, np.zeros(shape)))
+    assert "observation must be finite" in message(policy.act, np.full(4, NAN))
+    assert "observation must hold numbers, got 'x'" in message(policy.act, "x")
     assert "'latest' or 'best', got 'bets'" in message(load_policy, finished[0], "bets")

@@ -92,6 +92,8 @@ class PolicyGradient:
         for name, limit in (("clip_norm", clip_norm), ("clip_value", clip_value)):
             if limit is not None and limit <= 0:
                 raise ArgumentError(f"algorithm.{name} must be positive or null, got {limit}")
+        if not stable_norm > 0:
+            raise ArgumentError(f"algorithm.stable_norm must be positive, got {stable_norm}")
         if not 0 < discount <= 1:
             raise ArgumentError(f"algorithm.discount must lie in (0, 1], got {discount}")
         self.updates, self._batch = updates, batch

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from mbrl.errors import ArgumentError, GraphError
+from mbrl.errors import ArgumentError, GraphError, NotFiniteError
 from mbrl.graph.building import build_nodes, initial_carry
 from mbrl.graph.graph import Graph
 from mbrl.graph.node import Sizes
@@ -103,12 +103,17 @@ class GraphPolicy(nn.Module):
         Raises:
             ArgumentError: on a wrong shape.
         """
-        given = np.asarray(observation, dtype=np.float64)
+        try:
+            given = np.asarray(observation, dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise ArgumentError(f"observation must hold numbers, got {observation!r}") from error
         if given.ndim not in (1, 2) or given.shape[-1] != self._sizes.observation_size:
             raise ArgumentError(
                 f"observation must have shape [{self._sizes.observation_size}] or "
                 f"[B, {self._sizes.observation_size}], got {list(given.shape)}"
             )
+        if not np.isfinite(given).all():
+            raise NotFiniteError("observation must be finite, got NaN or infinity")
         rows = torch.from_numpy(np.atleast_2d(given))
         memory = self._memory if self._memory.rows == len(rows) else self._begun(rows)
         values = self._schedule.run(

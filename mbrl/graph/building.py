@@ -21,7 +21,7 @@ from mbrl.graph.node import (
 )
 from mbrl.graph.nodes import PolicyNode
 from mbrl.graph.wiring import CarrySpec, NodeSpec, kind_of
-from mbrl.options import schema
+from mbrl.options import at_key, schema
 from mbrl.registry import POLICIES
 
 _ACTION = "action"
@@ -94,7 +94,8 @@ def build_node(
             widths[port] = width
     place = Place(spec.name, task, widths, generator, sources)
     if spec.kind not in POLICIES:
-        return kind_of(spec)(place, **spec.options)
+        with at_key(f"graph.nodes.{spec.name}", kind_of(spec)):
+            return kind_of(spec)(place, **spec.options)
     of_node = {name: spec.options[name] for name in schema(PolicyNode)}
     driven = list(chosen(of_node["actuators"], spec.name, task))
     if widths["observation"] == SCALAR:
@@ -102,13 +103,15 @@ def build_node(
             f"graph.nodes.{spec.name}: {spec.inputs['observation']!r} is a number, a policy takes "
             "a vector; 'concat' makes one of numbers"
         )
-    policy = POLICIES.get(spec.kind)(
-        widths["observation"],
-        task.action_low[driven],
-        task.action_high[driven],
-        generator,
-        **{name: value for name, value in spec.options.items() if name not in of_node},
-    )
+    kind = POLICIES.get(spec.kind)
+    with at_key(f"graph.nodes.{spec.name}", kind):
+        policy = kind(
+            widths["observation"],
+            task.action_low[driven],
+            task.action_high[driven],
+            generator,
+            **{name: value for name, value in spec.options.items() if name not in of_node},
+        )
     return PolicyNode(place, policy, **of_node)
 
 

@@ -14,6 +14,7 @@ from mbrl.graph.nodes import PolicyNode
 from mbrl.graph.schedule import Schedule
 from mbrl.graph.wiring import OBSERVED, GraphSpec, parse
 from mbrl.nn import RunningNormalizer
+from mbrl.tasks import Task
 from mbrl.types import Step, Trajectory
 
 
@@ -163,6 +164,12 @@ def build_graph(
         GraphError: naming the node, what is wrong with its wiring and what is legal.
         ConfigError: if a node's options do not fit its kind.
     """
+    if not isinstance(task, Task):
+        raise ArgumentError(f"task must be a Task, see mbrl.make_task; got {type(task).__name__}")
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise ArgumentError(
+            f"generator must be a torch.Generator or None, got {type(generator).__name__}"
+        )
     section = getattr(config, "graph", config)
     if isinstance(section, Mapping) and "graph" in section:
         section = section["graph"]

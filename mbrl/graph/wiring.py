@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple
 
+from torch import nn
+
 from mbrl.errors import ConfigError, GraphError, suggestion
 from mbrl.graph.node import SYMBOLS, Node
 from mbrl.graph.nodes import VANILLA, PolicyNode
@@ -15,6 +17,7 @@ from mbrl.registry import NODES, POLICIES
 
 OBSERVED = "observe"  # the initial value of a carry that is an observation
 BASES: dict[str, dict[str, Any]] = {"vanilla": VANILLA, "empty": {"nodes": {}, "carry": {}}}
+_MODULES = nn.ModuleDict()  # where nodes live, by name
 _SECTION_KEYS = ("base", "nodes", "carry")
 _NODE_KEYS = ("kind", "inputs", "outputs")
 
@@ -72,6 +75,8 @@ def parse(section: Mapping[str, Any] | None) -> GraphSpec:
 
 def merged(section: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return the section with its base's nodes and carries filled in, unchecked beyond its keys."""
+    if section is not None and not isinstance(section, Mapping):
+        raise GraphError(f"graph must be a mapping of {', '.join(_SECTION_KEYS)}, got {section!r}")
     given = dict(section or {})
     for key in given:
         if key not in _SECTION_KEYS:
@@ -81,6 +86,11 @@ def merged(section: Mapping[str, Any] | None) -> dict[str, Any]:
         raise GraphError(f"graph.base: unknown graph {base!r}; {suggestion(base, BASES)}")
     result = copy.deepcopy(BASES[base])
     for name, entry in (_mapping(given, "nodes") or {}).items():
+        if not isinstance(name, str) or not name.isidentifier() or hasattr(_MODULES, name):
+            raise GraphError(
+                "graph.nodes: the name of a node must be a word of letters, digits and underscores "
+                f"that torch has no use for itself, got {name!r}"
+            )
         if entry is None:  # not this one of the base
             result["nodes"].pop(name, None)
             continue

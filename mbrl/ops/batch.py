@@ -18,8 +18,12 @@ def batched(spec: StateSpec, state: Tensor, action: Tensor) -> tuple[Tensor, Ten
         action: [B, nu] or [nu].
 
     Raises:
-        ArgumentError: on a wrong shape.
+        ArgumentError: on a wrong type or shape.
     """
+    for name, value in (("state", state), ("action", action)):
+        if not isinstance(value, Tensor) or value.is_complex():
+            kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
+            raise ArgumentError(f"{name} must be a tensor of real numbers, got {kind}")
     if state.shape[-1:] != (spec.nx,) or action.shape[-1:] != (spec.nu,):
         raise ArgumentError(
             f"state and action must have widths {spec.nx} and {spec.nu}, "

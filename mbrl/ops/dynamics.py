@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from mbrl.errors import ArgumentError
 from mbrl.ops.batch import batched
 from mbrl.ops.first_order import FirstOrderOp
 from mbrl.physics import Simulator
@@ -35,6 +36,8 @@ class MujocoDynamics(nn.Module):
         centered: bool = False,
     ):
         super().__init__()
+        if not isinstance(simulator, Simulator):
+            raise ArgumentError(f"simulator must be a Simulator, got {type(simulator).__name__}")
         self.simulator = simulator
         self.op = FirstOrderOp(_ControlStep(simulator, method, eps, centered))
 

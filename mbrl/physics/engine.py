@@ -41,6 +41,10 @@ def private_copy(model: mujoco.MjModel) -> mujoco.MjModel:
                 f"the model uses {feature}: its next step is not a function of "
                 "[qpos, qvel, act] and ctrl alone; remove the feature from the model"
             )
+    if not 0 < model.opt.timestep < float("inf"):
+        raise ModelError(
+            f"the model's timestep must be a positive number of seconds, got {model.opt.timestep}"
+        )
     own = copy.copy(model)
     own.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_AUTORESET)
     return own
@@ -54,9 +58,9 @@ def thread_count(threads: int | None) -> int:
             if hasattr(os, "sched_getaffinity")
             else os.cpu_count() or 1
         )
-    if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
+    if isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= 1024:
         raise ArgumentError(
-            f"threads must be a positive integer or None (all cores), got {threads!r}"
+            f"threads must be an integer from 1 to 1024 or None (all cores), got {threads!r}"
         )
     return threads
 

@@ -71,7 +71,7 @@ class Linearizer:
         """
         if method == "auto":
             return "step"
-        if method not in METHODS:
+        if not isinstance(method, str) or method not in METHODS:
             raise ArgumentError(
                 f"unknown method {method!r}; {suggestion(method, ['auto', *METHODS])}"
             )
@@ -85,7 +85,7 @@ def check_eps(eps: float | None) -> None:
     Raises:
         ArgumentError: unless ``eps`` lies between 0 and 1, or is None.
     """
-    if eps is not None and not 0.0 < eps < 1.0:
+    if eps is not None and not (isinstance(eps, float) and 0.0 < eps < 1.0):
         raise ArgumentError(f"eps must lie between 0 and 1, or be None, got {eps!r}")
 
 

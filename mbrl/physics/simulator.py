@@ -113,9 +113,9 @@ class Simulator:
             fields: names of MjData fields.
             ctrl: [B, nu]; zero when None.
         """
-        state = np.asarray(state, dtype=np.float64)
+        state = real_array(state, "state")
         if ctrl is None:
-            ctrl = np.zeros((len(state), self.spec.nu))
+            ctrl = np.zeros((len(state) if state.ndim else 0, self.spec.nu))
         state, ctrl = self._checked(state, ctrl)
         with self._lock:
             pool = self._pool(fields)
@@ -132,8 +132,7 @@ class Simulator:
         Returns:
             States including the initial ones, [T+1, B, nx]; equal to repeated :meth:`step`.
         """
-        ctrls = np.asarray(ctrls, dtype=np.float64)
-        state = np.asarray(state, dtype=np.float64)
+        ctrls, state = real_array(ctrls, "ctrls"), real_array(state, "state")
         if ctrls.ndim != 3:
             raise ArgumentError(f"ctrls must have shape [T, B, nu], got {list(ctrls.shape)}")
         state, _ = self._checked(state, ctrls[0] if len(ctrls) else np.zeros(ctrls.shape[1:]))
@@ -207,7 +206,7 @@ class Simulator:
         return pool
 
     def _checked(self, state: Array, ctrl: Array) -> tuple[Array, Array]:
-        state, ctrl = np.asarray(state, dtype=np.float64), np.asarray(ctrl, dtype=np.float64)
+        state, ctrl = real_array(state, "state"), real_array(ctrl, "ctrl")
         if state.ndim != 2 or state.shape[1] != self.spec.nx or not len(state):
             raise ArgumentError(
                 f"state must have shape [B, {self.spec.nx}], got {list(state.shape)}"
@@ -231,6 +230,22 @@ def _rebuilt(model: mujoco.MjModel, frame_skip: int, threads: int) -> Simulator:
     return Simulator(model, frame_skip=frame_skip, threads=threads)
 
 
+def real_array(value: object, name: str) -> Array:
+    """Return ``value`` as an array of float64.
+
+    Raises:
+        ArgumentError: if it does not hold real numbers.
+    """
+    try:
+        array = np.asarray(value)
+        if array.dtype.kind in "biuf":
+            return array.astype(np.float64, copy=False)
+        found = f"dtype {array.dtype}"
+    except (TypeError, ValueError, RuntimeError) as error:  # ragged; a tensor that needs a gradient
+        found = " ".join(str(error).split())
+    raise ArgumentError(f"{name} must be an array of real numbers, got {found}")
+
+
 def _loaded(model: mujoco.MjModel | str | os.PathLike[str]) -> mujoco.MjModel:
     if isinstance(model, mujoco.MjModel):
         return model
@@ -250,6 +265,7 @@ def _loaded(model: mujoco.MjModel | str | os.PathLike[str]) -> mujoco.MjModel:
 
 
 def _check_fields(fields: Sequence[str]) -> None:
+    """Refuse what is no field of MjData."""
     for name in fields:
         if name not in mujoco.batch.DATA_FIELDS:
             raise ArgumentError(

@@ -91,6 +91,12 @@ class GymnasiumTask(Task):
 
     def start(self, batch: int, generator: torch.Generator) -> Start:
         """Reset the environment ``batch`` times, each with a seed drawn from ``generator``."""
+        if isinstance(batch, bool) or not isinstance(batch, int) or batch < 0:
+            raise ArgumentError(f"batch must be an integer, zero or more, got {batch!r}")
+        if not isinstance(generator, torch.Generator):
+            raise ArgumentError(
+                f"generator must be a torch.Generator, got {type(generator).__name__}"
+            )
         seeds = torch.randint(2**31 - 1, (batch,), generator=generator)
         states = np.empty((batch, self.state_size))
         contexts = np.empty((batch, self.context_size))
@@ -267,7 +273,10 @@ class GymnasiumTask(Task):
         return context.detach().to("cpu", torch.float64)
 
     def _check_shapes(self, state: Tensor, action: Tensor) -> None:
-        wanted = (len(state), self.action_size)
+        for name, value in (("state", state), ("action", action)):
+            if not isinstance(value, Tensor):
+                raise ArgumentError(f"{name} must be a tensor, got {type(value).__name__}")
+        wanted = (len(state) if state.ndim else 0, self.action_size)
         if state.ndim != 2 or state.shape[1] != self.state_size or action.shape != wanted:
             raise ArgumentError(
                 f"state and action must have shapes [B, {self.state_size}] and "

@@ -77,7 +77,7 @@ def test_thread_count():
 
 @pytest.mark.parametrize("threads", [0, -1, 1.0, "2", True])
 def test_thread_count_refuses(threads):
-    with pytest.raises(ArgumentError, match=r"^threads must be a positive integer or None"):
+    with pytest.raises(ArgumentError, match=r"^threads must be an integer from 1 to 1024 or None"):
         Simulator(models.own("ball"), threads=threads)
 
 
