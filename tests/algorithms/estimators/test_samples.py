@@ -277,5 +277,5 @@ def test_mistakes_are_named():
     refused(r"min_share must lie in \[0, 1\]", kind="interpolated", min_share=1.5)
     refused("score_weight must not be negative", kind="sum", score_weight=-1.0)
     made = climber(spread=0.1)
-    with pytest.raises(ArgumentError, match=r"start states differ; .* reset_noise_scale: 0"):
+    with pytest.raises(ArgumentError, match=r"start states differ; .*reset_noise_scale: 0"):
         made.estimator.estimate(problem(made.graph.task, 5, torch.Generator()))
