@@ -27,7 +27,7 @@ _NAMES = {  # in messages: one, several
 }
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)  # equal by identity: annotations must be hashable
 class Choice:
     """What ``Annotated[Mapping[str, Any], Choice(table)]`` says: ``{kind: name, **options}``.
 

@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pytest
 
 from mbrl.errors import ArgumentError, ConfigError, DivergenceError, GraphError
-from mbrl.options import at_key, completed, schema
+from mbrl.options import Choice, at_key, completed, schema
 
 
 @dataclass(frozen=True)
@@ -215,3 +215,45 @@ def test_errors_of_building_name_the_key(error, text):
         raise error
     assert type(caught.value) is type(error)
     assert str(caught.value) == text
+
+
+def small(*, size: int = 1):
+    pass
+
+
+def large(*, size: int = 100, name: str = "x"):
+    pass
+
+
+SIZED = Annotated[Mapping[str, Any], Choice({"small": small, "large": large})]
+
+
+def with_choice(*, given: SIZED = {"kind": "large"}):  # noqa: B006
+    pass
+
+
+def test_a_choice_is_completed_with_the_defaults_of_what_was_chosen():
+    assert value_of(SIZED, {"kind": "small"}) == {"kind": "small", "size": 1}
+    assert value_of(SIZED | None, {"kind": "large", "size": 2}) == {
+        "kind": "large",
+        "size": 2,
+        "name": "x",
+    }
+    assert completed(with_choice, {}, "top") == {
+        "given": {"kind": "large", "size": 100, "name": "x"}
+    }
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ({"kind": "smal"}, r"top\.option\.kind: unknown value 'smal'; .* mean 'small'\?"),
+        ({"size": 1}, r"top\.option\.kind: unknown value None; legal: large, small"),
+        ({"kind": "small", "name": "y"}, r"unknown key 'top\.option\.name'; legal: size"),
+        ({"kind": "small", "size": "y"}, r"top\.option\.size must be an integer, got 'y'"),
+        (3, r"top\.option must be a mapping, got 3"),
+    ],
+)
+def test_mistakes_in_a_choice_are_named(value, message):
+    with pytest.raises(ConfigError, match=message):
+        value_of(SIZED, value)

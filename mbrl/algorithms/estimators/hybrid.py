@@ -17,10 +17,10 @@ from mbrl.types import Draw
 
 
 class Hybrid(Estimator):
-    r"""The mean follows the gradient at the best row, the deviations the score function.
+    r"""The mean goes to the best row and on along its gradient; the score moves deviations.
 
-    .. math:: \hat g_M = \nabla_M J_{n^*}, \quad n^* = \arg\max_n J_n, \qquad
-              \hat g_\Sigma = \nabla_\Sigma \hat J_{score}
+    .. math:: M \leftarrow z^{n^*}, \quad \hat g_M = \nabla_z J(z^{n^*}), \quad
+              n^* = \arg\max_n J(z^n), \qquad \hat g_\Sigma = \nabla_\Sigma \hat J_{score}
 
     over rows of which row 0 repeats the best sequence of samples z found so far (at first: the
     mean), so that the best return of an update is never below that of the update before. All rows
@@ -30,7 +30,8 @@ class Hybrid(Estimator):
     sequences, not of the expected one. That of the deviations is the score function's, without row
     0, which was not drawn.
 
-    Source: method "H" of Model-Based-RL (which counts row 0 among the draws).
+    Source: method "H" of Model-Based-RL, which counts row 0 among the draws, and leaves the mean
+    where it is: a gradient that belongs to another sequence then drives it on without end.
 
     Args:
         subject: what is trained: one open-loop policy with deviations.
@@ -56,6 +57,11 @@ class Hybrid(Estimator):
                 "algorithm.estimator.kind: hybrid trains one policy, of kind open_loop with an "
                 f"initial_sd; the graph has {', '.join([*subject.policies, *subject.others])}"
             )
+        if len(policy.mean) < subject.horizon:
+            raise ArgumentError(
+                f"algorithm.estimator.kind: hybrid moves every action of a rollout, and the policy "
+                f"has {len(policy.mean)} steps for a horizon of {subject.horizon}; give it as many"
+            )
         if subject.batch < 2:
             raise ArgumentError(
                 f"algorithm.batch must be at least 2 with hybrid, got {subject.batch}: row 0 "
@@ -69,7 +75,7 @@ class Hybrid(Estimator):
             self._best = torch.cat([policy.moments(nothing, t)[0] for t in steps])  # (H, nu)
 
     def estimate(self, problem: Problem) -> Estimate:
-        """Roll out, remember the best, differentiate mean and deviations apart."""
+        """Roll out, differentiate mean and deviations apart, move the mean to the best row."""
         state, objective = problem.start.state, problem.objective
         if not torch.equal(state, state[:1].expand_as(state)):
             raise ArgumentError(
@@ -84,9 +90,8 @@ class Hybrid(Estimator):
         best = int(returns.argmax())
         pathwise = pathwise_loss(self._subject, objective, trajectory, best)
         score = self._scores.loss(objective, trajectory, draws, first=1)
-        self._best = self._best.clone()
-        self._best[: problem.horizon] = torch.stack([draw.sample[best] for draw in draws])
         gradients = self._gradients(pathwise, score)
+        self._move(torch.stack([draw.sample[best] for draw in draws]))
         measured = {"best_return": float(returns[best]), "best_is_new": float(best > 0)}
         return Estimate(gradients, trajectory, returns, measured)
 
@@ -97,6 +102,11 @@ class Hybrid(Estimator):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what :meth:`state_dict` returned."""
         self._best = state["best"].clone()
+
+    @torch.no_grad()
+    def _move(self, samples: torch.Tensor) -> None:
+        self._best = torch.cat([samples, self._best[len(samples) :]])
+        self._policy.mean[: len(samples)] = samples
 
     def _gradients(
         self, pathwise: torch.Tensor, score: torch.Tensor
