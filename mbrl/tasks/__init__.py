@@ -9,7 +9,9 @@ from mbrl.tasks.evaluation import Evaluation, evaluate
 from mbrl.tasks.formulas import declared
 from mbrl.tasks.gymnasium_task import GymnasiumTask
 from mbrl.tasks.pendulums import register_pendulums
+from mbrl.tasks.reaching import register_reaching
 from mbrl.tasks.task import Task
+from mbrl.tasks.tracking import register_tracking
 
 __all__ = [
     "Evaluation",
@@ -19,6 +21,8 @@ __all__ = [
     "evaluate",
     "make_task",
     "register_pendulums",
+    "register_reaching",
+    "register_tracking",
 ]
 
 
