@@ -9,7 +9,7 @@ from mbrl.ops import MujocoDynamics
 from mbrl.physics import Simulator
 from mbrl.registry import ALGORITHMS, NODES, PLANNERS, POLICIES, TASKS
 from mbrl.runner import load_policy, run
-from mbrl.tasks import make_task, register_smooth
+from mbrl.tasks import make_task, register_reaching, register_smooth, register_tracking
 
 __all__ = [
     "MbrlError",
@@ -40,3 +40,5 @@ register_policy("gaussian_mlp")(GaussianMLP)
 register_policy("open_loop")(OpenLoop)
 register_algorithm("policy_gradient")(PolicyGradient)
 register_smooth()
+register_reaching()
+register_tracking()

@@ -8,8 +8,10 @@ from mbrl.registry import TASKS
 from mbrl.tasks.evaluation import Evaluation, evaluate
 from mbrl.tasks.formulas import declared
 from mbrl.tasks.gymnasium_task import GymnasiumTask
+from mbrl.tasks.reaching import register_reaching
 from mbrl.tasks.smooth import register_smooth
 from mbrl.tasks.task import Task
+from mbrl.tasks.tracking import register_tracking
 
 __all__ = [
     "Evaluation",
@@ -18,7 +20,9 @@ __all__ = [
     "declared",
     "evaluate",
     "make_task",
+    "register_reaching",
     "register_smooth",
+    "register_tracking",
 ]
 
 
