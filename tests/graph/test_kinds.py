@@ -251,6 +251,33 @@ def test_a_policy_that_is_held_is_not_run_and_draws_no_noise(pendulum):
         assert torch.equal(trajectory.actions[t], trajectory.actions[min(t + 2, 6)])
 
 
+def test_nothing_runs_for_an_action_that_is_not_taken(pendulum):
+    graph = mbrl.build_graph(repeating(3), pendulum)
+    ran = {"observe": [], "policy": [], "terminate": []}
+    for name, steps in ran.items():
+        graph.nodes[name].register_forward_pre_hook(
+            lambda node, inputs, steps=steps: steps.append(inputs[0].t)
+        )
+    graph.unroll(start(pendulum), 7)
+    assert ran == {"observe": [0, 3, 6], "policy": [0, 3, 6], "terminate": [*range(7)]}
+    ran["policy"].clear()
+    actor = GraphPolicy.of(graph)
+    for _ in range(5):
+        actor.act(np.zeros(4))
+    assert ran["policy"] == [0, 3]
+
+
+def test_a_node_runs_where_only_some_of_its_takers_are_idle(pendulum):
+    section = repeating(2)
+    section["nodes"]["both"] = {"kind": "concat", "inputs": ["wanted", "action"]}
+    graph = mbrl.build_graph(section, pendulum)
+    trajectory = graph.unroll(start(pendulum), 4, record=["joined"])
+    for t in range(4):
+        now = policy_of(graph)(pendulum.observe(trajectory.states[t]))
+        expected = torch.cat([now, trajectory.actions[t]], dim=1)
+        torch.testing.assert_close(trajectory.values["joined"][t], expected)
+
+
 def test_a_recorded_value_is_made_at_every_step(pendulum):
     graph = mbrl.build_graph(repeating(3), pendulum)
     trajectory = graph.unroll(start(pendulum), 4, record=["wanted"])
