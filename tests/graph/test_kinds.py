@@ -303,6 +303,16 @@ def test_a_history_holds_the_present_first(pendulum, fill):
     check_gradient(graph, start(pendulum), 5)
 
 
+def test_gradients_reach_the_first_observation_through_a_history(pendulum):
+    graph = mbrl.build_graph(remembering(steps=3), pendulum)
+    state = start(pendulum, 1).requires_grad_()
+    found = torch.autograd.grad(graph.unroll(state, 1).actions.sum(), state)[0]
+    step = 1e-6 * torch.eye(4, dtype=torch.float64)
+    with torch.no_grad():
+        ends = [graph.unroll(state + h * step, 1).actions[0, :, 0] for h in (1, -1)]
+    torch.testing.assert_close(found[0], (ends[0] - ends[1]) / 2e-6, rtol=1e-6, atol=1e-8)
+
+
 def test_a_history_begins_anew_where_an_unrolling_does(pendulum):
     graph = mbrl.build_graph(remembering(steps=2), pendulum)
     trajectory = graph.unroll(start(pendulum), 2, start=5, record=["recent"])
