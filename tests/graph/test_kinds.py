@@ -252,14 +252,19 @@ def test_a_policy_that_is_held_is_not_run_and_draws_no_noise(pendulum):
 
 
 def test_nothing_runs_for_an_action_that_is_not_taken(pendulum):
-    graph = mbrl.build_graph(repeating(3), pendulum)
-    ran = {"observe": [], "policy": [], "terminate": []}
+    section = repeating(3)
+    section["nodes"]["score"] = {"kind": "concat", "inputs": ["reward"]}  # nobody takes it
+    section["nodes"]["ended"] = {"kind": "hold", "steps": 5, "inputs": ["terminated", "before"]}
+    section["carry"]["before"] = "held"
+    graph = mbrl.build_graph(section, pendulum)
+    ran = {"observe": [], "policy": [], "score": [], "terminate": []}
     for name, steps in ran.items():
         graph.nodes[name].register_forward_pre_hook(
             lambda node, inputs, steps=steps: steps.append(inputs[0].t)
         )
     graph.unroll(start(pendulum), 7)
-    assert ran == {"observe": [0, 3, 6], "policy": [0, 3, 6], "terminate": [*range(7)]}
+    always = [*range(7)]  # whether an episode ends is wanted in any case
+    assert ran == {"observe": [0, 3, 6], "policy": [0, 3, 6], "score": always, "terminate": always}
     ran["policy"].clear()
     actor = GraphPolicy.of(graph)
     for _ in range(5):
@@ -352,12 +357,13 @@ def test_two_policies_share_the_actuators(cheetah):
 def test_a_partial_policy_has_the_bounds_of_its_actuators(cheetah):
     class Uneven:
         state_size, observation_size, action_size = 18, 17, 6
-        action_low = -torch.arange(1.0, 7.0, dtype=torch.float64)
+        action_low = -torch.arange(2.0, 8.0, dtype=torch.float64)
         action_high = torch.arange(1.0, 7.0, dtype=torch.float64)
 
     graph = mbrl.build_graph(LEGS, cheetah)
     actor = GraphPolicy(graph.spec, Uneven())
     assert actor.nodes["odd"].policy.squash.high.tolist() == [6.0, 2.0, 4.0]
+    assert actor.nodes["odd"].policy.squash.low.tolist() == [-7.0, -3.0, -5.0]
     with torch.no_grad():
         for parameter in actor.parameters():
             parameter.fill_(50.0)
