@@ -61,7 +61,8 @@ def build_nodes(
         _follow(carry, known)
         spec = next((s for s in waiting if not _unknown(s, known)), None)
         if spec is None:
-            raise _stuck(waiting, carry, known)
+            # What the first of them lacks is carried: all else that it takes is made before it.
+            raise _unsaid(_unknown(waiting[0], known)[0], carry)
         waiting.remove(spec)
         _check_ports(spec, known, sizes)
         node = made[spec.name] if made else build_node(spec, sizes, known, generator)
@@ -75,9 +76,9 @@ def build_nodes(
                 )
             known[value] = output
     _follow(carry, known)
+    _check_carries(carry, known)
     for spec in specs:
         _check_ports(spec, known, sizes)
-    _check_carries(carry, known)
     return {s.name: nodes[s.name] for s in specs}, {v: found.width for v, found in known.items()}
 
 
@@ -166,10 +167,7 @@ def _unknown(spec: NodeSpec, known: Mapping[str, Source]) -> list[str]:
     ]
 
 
-def _stuck(
-    waiting: Sequence[NodeSpec], carry: Mapping[str, CarrySpec], known: Mapping[str, Source]
-) -> GraphError:
-    name = next(v for spec in waiting for v in _unknown(spec, known) if v in carry)
+def _unsaid(name: str, carry: Mapping[str, CarrySpec]) -> GraphError:
     source = carry[name].source
     return GraphError(
         f"graph.carry.{name}: say its width (a number, nx, nu or n_obs), which does not follow "
@@ -198,6 +196,8 @@ def _check_ports(spec: NodeSpec, known: Mapping[str, Source], sizes: Sizes) -> N
 
 def _check_carries(carry: Mapping[str, CarrySpec], known: Mapping[str, Source]) -> None:
     for name, entry in carry.items():
+        if name not in known:  # each carries the other
+            raise _unsaid(name, carry)
         if known[name].width != known[entry.source].width:
             raise GraphError(
                 f"graph.carry.{name}: its width is {known[name].width}, but "

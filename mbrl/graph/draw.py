@@ -178,13 +178,18 @@ def _routes(
 
 def _carries(axes: Any, spec: GraphSpec, place: Mapping[str, Place], bottom: float) -> None:
     """Wires back to the next step: below everything, and into the left of the carried value."""
-    for i, (name, carry) in enumerate(spec.carry.items()):
+    count = len(spec.carry)
+    for i, (name, carry) in enumerate(spec.carry.items()):  # the first, highest, outermost
         x0, y0 = place[_producer(spec, carry.source)]
         x1, y1 = place[f"carry_{name}"]
-        lane, share = bottom + 0.25 + 0.35 * i, (i + 1) / (len(spec.carry) + 1)
-        down, up = x0 + (share - 0.5) * 0.6 * _WIDTH, x1 - _WIDTH / 2 - 0.2 - 0.15 * i
-        points = [(down, y0 - _HEIGHT / 2), (down, lane), (up, lane), (up, y1)]
-        _polyline(axes, [*points, (x1 - _WIDTH / 2, y1)], _CARRY, dashed=True)
+        lane, share = bottom + 0.25 + 0.35 * i, 0.5 - (i + 1) / (count + 1)
+        down, up = x0 + 0.6 * share * _WIDTH, x1 - _WIDTH / 2 - 0.2 - 0.15 * (count - 1 - i)
+        begin = [(down, y0 - _HEIGHT / 2)]
+        if any(x == x0 and y < y0 for x, y in place.values()):  # not through the box below
+            edge, down = x0 - _WIDTH / 2, x0 - _WIDTH / 2 - _ARROW / 2
+            begin = [(edge, y0 - 0.45 * _HEIGHT), (down, y0 - 0.45 * _HEIGHT)]
+        points = [*begin, (down, lane), (up, lane), (up, y1), (x1 - _WIDTH / 2, y1)]
+        _polyline(axes, points, _CARRY, dashed=True)
         axes.text(
             (x0 + x1) / 2, lane + 0.04, f"{carry.source} becomes {name} (t+1)", ha="center",
             va="bottom", color=_CARRY, fontsize=8,

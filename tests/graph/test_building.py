@@ -75,6 +75,15 @@ def test_a_width_that_follows_from_nothing_is_asked_for(cheetah):
     assert mbrl.build_graph(section, cheetah).widths["grown"] == 8
 
 
+def test_carries_that_only_carry_each_other_have_no_width(cheetah):
+    section = {"carry": {"left": "right", "right": "left"}}
+    with pytest.raises(GraphError, match=r"graph\.carry\.left: say its width.*from 'right'"):
+        mbrl.build_graph(section, cheetah)
+    section["carry"]["left"] = {"source": "right", "width": 2}
+    widths = mbrl.build_graph(section, cheetah).widths
+    assert widths["left"] == widths["right"] == 2
+
+
 def test_a_node_with_a_memory_says_its_width_itself(cheetah, register):
     class Recall(Node):
         inputs = {"memory": "next_memory", "observation": None}
@@ -102,7 +111,9 @@ def test_a_node_with_a_memory_says_its_width_itself(cheetah, register):
     trajectory = graph.unroll(state, 3, record=["memory"])
     assert trajectory.values["memory"][:, 1].tolist() == [[0.0] * 3, [1.0] * 3, [2.0] * 3]
     section["carry"] = {"memory": {"source": "next_memory", "width": 4}}
-    with pytest.raises(GraphError, match=r"port 'memory' takes width 3, but 'memory' has width 4"):
+    with pytest.raises(
+        GraphError, match=r"carry\.memory: its width is 4, but 'next_memory' has width 3"
+    ):
         mbrl.build_graph(section, cheetah)
 
 
@@ -201,6 +212,8 @@ MISTAKES = [
      "graph.nodes.hold.steps", "positive"),
     (nodes(hold={"kind": "hold", "steps": 2, "inputs": ["state", "observation"]}),
      "graph.nodes.hold: port 'previous' takes width 18", "'observation' has width 17"),
+    (nodes(past={"kind": "history", "steps": 2, "inputs": ["observation", "action"]}),
+     "graph.nodes.past: port 'past' takes width 34", "'action' has width 6"),
     (nodes(past={"kind": "history", "steps": -1, "inputs": ["state", "state"]}),
      "graph.nodes.past.steps", "positive"),
     (nodes(past={"kind": "history", "steps": 2, "inputs": ["state", "state"]}),

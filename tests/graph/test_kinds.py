@@ -251,6 +251,38 @@ def test_a_policy_that_is_held_is_not_run_and_draws_no_noise(pendulum):
         assert torch.equal(trajectory.actions[t], trajectory.actions[min(t + 2, 6)])
 
 
+def test_nothing_runs_for_an_action_that_is_not_taken(pendulum):
+    section = repeating(3)
+    section["nodes"]["score"] = {"kind": "concat", "inputs": ["reward"]}  # nobody takes it
+    section["nodes"]["ended"] = {"kind": "hold", "steps": 5, "inputs": ["terminated", "before"]}
+    section["carry"]["before"] = "held"
+    graph = mbrl.build_graph(section, pendulum)
+    ran = {"observe": [], "policy": [], "score": [], "terminate": []}
+    for name, steps in ran.items():
+        graph.nodes[name].register_forward_pre_hook(
+            lambda node, inputs, steps=steps: steps.append(inputs[0].t)
+        )
+    graph.unroll(start(pendulum), 7)
+    always = [*range(7)]  # whether an episode ends is wanted in any case
+    assert ran == {"observe": [0, 3, 6], "policy": [0, 3, 6], "score": always, "terminate": always}
+    ran["policy"].clear()
+    actor = GraphPolicy.of(graph)
+    for _ in range(5):
+        actor.act(np.zeros(4))
+    assert ran["policy"] == [0, 3]
+
+
+def test_a_node_runs_where_only_some_of_its_takers_are_idle(pendulum):
+    section = repeating(2)
+    section["nodes"]["both"] = {"kind": "concat", "inputs": ["wanted", "action"]}
+    graph = mbrl.build_graph(section, pendulum)
+    trajectory = graph.unroll(start(pendulum), 4, record=["joined"])
+    for t in range(4):
+        now = policy_of(graph)(pendulum.observe(trajectory.states[t]))
+        expected = torch.cat([now, trajectory.actions[t]], dim=1)
+        torch.testing.assert_close(trajectory.values["joined"][t], expected)
+
+
 def test_a_recorded_value_is_made_at_every_step(pendulum):
     graph = mbrl.build_graph(repeating(3), pendulum)
     trajectory = graph.unroll(start(pendulum), 4, record=["wanted"])
@@ -274,6 +306,16 @@ def test_a_history_holds_the_present_first(pendulum, fill):
 
     follow(pendulum, graph, start(pendulum), choose, 5)
     check_gradient(graph, start(pendulum), 5)
+
+
+def test_gradients_reach_the_first_observation_through_a_history(pendulum):
+    graph = mbrl.build_graph(remembering(steps=3), pendulum)
+    state = start(pendulum, 1).requires_grad_()
+    found = torch.autograd.grad(graph.unroll(state, 1).actions.sum(), state)[0]
+    step = 1e-6 * torch.eye(4, dtype=torch.float64)
+    with torch.no_grad():
+        ends = [graph.unroll(state + h * step, 1).actions[0, :, 0] for h in (1, -1)]
+    torch.testing.assert_close(found[0], (ends[0] - ends[1]) / 2e-6, rtol=1e-6, atol=1e-8)
 
 
 def test_a_history_begins_anew_where_an_unrolling_does(pendulum):
@@ -315,12 +357,13 @@ def test_two_policies_share_the_actuators(cheetah):
 def test_a_partial_policy_has_the_bounds_of_its_actuators(cheetah):
     class Uneven:
         state_size, observation_size, action_size = 18, 17, 6
-        action_low = -torch.arange(1.0, 7.0, dtype=torch.float64)
+        action_low = -torch.arange(2.0, 8.0, dtype=torch.float64)
         action_high = torch.arange(1.0, 7.0, dtype=torch.float64)
 
     graph = mbrl.build_graph(LEGS, cheetah)
     actor = GraphPolicy(graph.spec, Uneven())
     assert actor.nodes["odd"].policy.squash.high.tolist() == [6.0, 2.0, 4.0]
+    assert actor.nodes["odd"].policy.squash.low.tolist() == [-7.0, -3.0, -5.0]
     with torch.no_grad():
         for parameter in actor.parameters():
             parameter.fill_(50.0)
