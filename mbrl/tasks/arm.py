@@ -71,9 +71,9 @@ class ArmEnv(MujocoEnv):
         self._noise, self._control_cost_weight = reset_noise_scale, control_cost_weight
         tip = self.model.site("fingertip")
         self._kinematics = PointKinematics(self.model, [(int(tip.bodyid[0]), tip.pos.copy())])
-        self._reward, self._observation = map(
-            Formula, (self.tensor_reward, self.tensor_observation)
-        )
+        name = type(self).__name__
+        self._reward = Formula(self.tensor_reward, name)
+        self._observation = Formula(self.tensor_observation, name)
 
     def tip(self, state: Tensor) -> Tensor:
         """Where the fingertip is: [B, 6] -> [B, 3]."""
