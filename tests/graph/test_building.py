@@ -60,6 +60,15 @@ def test_the_width_of_a_carry_is_that_of_its_source(cheetah, source, width):
     assert graph.widths["again"] == max(width, 1)
 
 
+def test_widths_follow_through_a_chain_of_carries(cheetah):
+    section = {
+        **nodes(last={"kind": "concat", "inputs": ["reward", "action"], "outputs": ["last"]}),
+        "carry": {"three": "two", "two": "one", "one": "last"},
+    }
+    graph = mbrl.build_graph(section, cheetah)
+    assert [graph.widths[name] for name in ("one", "two", "three")] == [7, 7, 7]
+
+
 def test_a_width_that_follows_from_nothing_is_asked_for(cheetah):
     section = {
         **nodes(grow={"kind": "concat", "inputs": ["memory"], "outputs": ["grown"]}),
