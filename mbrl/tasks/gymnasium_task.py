@@ -236,6 +236,10 @@ class GymnasiumTask(Task):
             reason = " ".join(str(error).split()) or type(error).__name__
             raise TaskError(f"{self.name}: the environment cannot be made: {reason}") from error
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """A pickle is a new task of the same environment."""
+        return _remade, (self.name, {"threads": self.simulator.threads, **self._kwargs})
+
     def _make_own_step(self, **options: Any) -> EnvironmentStep:
         low, high = self._inner_bounds
         return EnvironmentStep(
@@ -337,6 +341,10 @@ class GymnasiumTask(Task):
             return False
         simulated = torch.from_numpy(self.simulator.step(state.numpy(), inner.numpy()))
         return _close(simulated, real.next_state, 1e-5)
+
+
+def _remade(name: str, arguments: dict[str, Any]) -> GymnasiumTask:
+    return GymnasiumTask(name, **arguments)
 
 
 class _Wrapped(nn.Module):
