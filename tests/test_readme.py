@@ -51,7 +51,7 @@ def test_examples_print_what_the_readme_says(snippet):
 
 
 def test_the_environment_and_its_configuration_train(tmp_path, monkeypatch):
-    (snippet,) = [t for t in blocks("python") if "gymnasium.register" in t]
+    (snippet,) = [t for t in blocks("python") if "mbrl.run" in t]
     monkeypatch.chdir(tmp_path)
     names = {"__name__": "readme"}
     exec(compile(snippet, "README.md", "exec"), names)
