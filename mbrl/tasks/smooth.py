@@ -1,9 +1,8 @@
 """Smooth variants of stock environments: same physics, a reward with a gradient.
 
 Model-Based-RL's rewards as they are meant: its source takes the cosine for both coordinates of the
-pendulums' tips, and turns the walker's uprightness into a constant. An episode never terminates; it
-is cut after 1000 steps like the stock environments'. Arguments of the stock constructors that weigh
-the reward or say what is healthy mean nothing here.
+pendulums' tips, and turns the walker's uprightness into a constant. As they stand no episode
+terminates; it is cut after 1000 steps like the stock environments'.
 """
 
 from __future__ import annotations
@@ -19,32 +18,42 @@ from gymnasium.envs.mujoco.hopper_v5 import HopperEnv
 from gymnasium.envs.mujoco.inverted_double_pendulum_v5 import InvertedDoublePendulumEnv
 from gymnasium.envs.mujoco.inverted_pendulum_v5 import InvertedPendulumEnv
 from gymnasium.envs.mujoco.walker2d_v5 import Walker2dEnv
+from gymnasium.utils import EzPickle
 from torch import Tensor
 
 from mbrl.resources import resource_path
 
 
 class _Smooth(MujocoEnv):
-    """Give an environment the reward of its ``tensor_reward`` and no termination."""
+    """Give an environment the reward of its ``tensor_reward``."""
 
     def tensor_reward(self, state: Tensor, action: Tensor, next_state: Tensor) -> Tensor:
         """[B, nx], [B, nu], [B, nx] -> [B]: the only place where the reward is written."""
         raise NotImplementedError
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """Step as the stock environment does, with this variant's reward."""
+        before = self.state_vector()
+        observation, _, terminated, truncated, _ = super().step(action)
+        rows = (before, np.asarray(action, dtype=np.float64), self.state_vector())
+        reward = self.tensor_reward(*(torch.from_numpy(row)[None] for row in rows))
+        return observation, float(reward), terminated, truncated, {}
+
+
+class _Endless(_Smooth):
+    """Whose episodes never terminate."""
 
     def tensor_terminated(self, next_state: Tensor) -> Tensor:
         """Never: [B, nx] -> [B] bool."""
         return torch.zeros(len(next_state), dtype=torch.bool)
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        """Step as the stock environment does, with this variant's reward."""
-        before = self.state_vector()
-        observation, _, _, truncated, _ = super().step(action)
-        rows = (before, np.asarray(action, dtype=np.float64), self.state_vector())
-        reward = self.tensor_reward(*(torch.from_numpy(row)[None] for row in rows))
-        return observation, float(reward), False, truncated, {}
+        """Step as the stock environment does, and go on."""
+        observation, reward, _, truncated, info = super().step(action)
+        return observation, reward, False, truncated, info
 
 
-class SmoothInvertedPendulumEnv(_Smooth, InvertedPendulumEnv):
+class SmoothInvertedPendulumEnv(_Endless, InvertedPendulumEnv):
     r"""Pole on a cart, its tip at (x, y).
 
     .. math:: r = -(0.01 x^2 + (y - 1)^2) - 10^{-3} \dot\theta^2.
@@ -62,7 +71,7 @@ class SmoothInvertedPendulumEnv(_Smooth, InvertedPendulumEnv):
         return -(0.01 * x**2 + (y - 1) ** 2) - 1e-3 * spin**2
 
 
-class SmoothInvertedDoublePendulumEnv(_Smooth, InvertedDoublePendulumEnv):
+class SmoothInvertedDoublePendulumEnv(_Endless, InvertedDoublePendulumEnv):
     r"""Two poles on a cart, the tip of the upper one at (x, y), hinge velocities w.
 
     .. math:: r = 10 - (0.01 x^2 + (y - 2)^2) - 10^{-3} w_1^2 - 5 \cdot 10^{-3} w_2^2.
@@ -87,34 +96,72 @@ class SmoothInvertedDoublePendulumEnv(_Smooth, InvertedDoublePendulumEnv):
 class SmoothHopperEnv(_Smooth, HopperEnv):
     r"""Hop along x, torso high and upright: height h, pitch folded to phi in [0, pi].
 
-    .. math:: r = \frac{x' - x}{\Delta t} + c\!\left(\frac{h'}{1.25}\right)
-              + c\!\left(\frac{\pi - \phi'}{\pi}\right) - 10^{-3} |u|^2,
+    .. math:: r = w_f \frac{x' - x}{\Delta t} + w_p \left(c\!\left(\frac{h'}{1.25}\right)
+              + c\!\left(\frac{\pi - \phi'}{\pi}\right)\right) - w_c |u|^2,
               \qquad c(z) = \frac{1}{1 + 200^{0.5 - z}}.
+
+    Args:
+        posture_weight: w_p.
+        terminate_when_unhealthy: end where the stock environment does.
+        **kwargs: of the stock environment; w_f is its ``forward_reward_weight``, w_c its
+            ``ctrl_cost_weight``. Its ``healthy_reward`` means nothing here.
     """
+
+    def __init__(
+        self,
+        *,
+        posture_weight: float = 1.0,
+        terminate_when_unhealthy: bool = False,
+        **kwargs: Any,
+    ):
+        kwargs["terminate_when_unhealthy"] = terminate_when_unhealthy
+        super().__init__(**kwargs)
+        EzPickle.__init__(self, posture_weight=posture_weight, **kwargs)
+        self._posture_weight = posture_weight
 
     def tensor_reward(self, state: Tensor, action: Tensor, next_state: Tensor) -> Tensor:
         """[B, 12], [B, 3], [B, 12] -> [B]."""
         upright = _step_like(next_state[:, 1] / 1.25) + _step_like(_uprightness(next_state[:, 2]))
-        return _advance(self, state, action, next_state) + upright
+        return _advance(self, state, action, next_state) + self._posture_weight * upright
 
 
 class SmoothWalker2dEnv(_Smooth, Walker2dEnv):
     r"""Walk along x, torso high and upright: height h, pitch folded to phi in [0, pi].
 
-    .. math:: r = \frac{x' - x}{\Delta t} + \frac{1}{2} \min(\max(h' / 0.8, 0), 1)
-              + \frac{1}{2} \frac{\pi - \phi'}{\pi} - 10^{-3} |u|^2.
+    .. math:: r = w_f \frac{x' - x}{\Delta t} + \frac{w_p}{2} \left(\min(\max(h' / 0.8, 0), 1)
+              + \frac{\pi - \phi'}{\pi}\right) - w_c |u|^2.
+
+    Args:
+        posture_weight: w_p.
+        terminate_when_unhealthy: end where the stock environment does.
+        **kwargs: of the stock environment; w_f is its ``forward_reward_weight``, w_c its
+            ``ctrl_cost_weight``. Its ``healthy_reward`` means nothing here.
     """
+
+    def __init__(
+        self,
+        *,
+        posture_weight: float = 1.0,
+        terminate_when_unhealthy: bool = False,
+        **kwargs: Any,
+    ):
+        kwargs["terminate_when_unhealthy"] = terminate_when_unhealthy
+        super().__init__(**kwargs)
+        EzPickle.__init__(self, posture_weight=posture_weight, **kwargs)
+        self._posture_weight = posture_weight
 
     def tensor_reward(self, state: Tensor, action: Tensor, next_state: Tensor) -> Tensor:
         """[B, 18], [B, 6], [B, 18] -> [B]."""
         height = (next_state[:, 1] / 0.8).clamp(0, 1)
         upright = 0.5 * height + 0.5 * _uprightness(next_state[:, 2])
-        return _advance(self, state, action, next_state) + upright
+        return _advance(self, state, action, next_state) + self._posture_weight * upright
 
 
-def _advance(env: MujocoEnv, state: Tensor, action: Tensor, next_state: Tensor) -> Tensor:
-    """Mean forward velocity over the step, less control cost."""
-    return (next_state[:, 0] - state[:, 0]) / env.dt - 1e-3 * action.square().sum(-1)
+def _advance(env: Any, state: Tensor, action: Tensor, next_state: Tensor) -> Tensor:
+    """Weighted mean forward velocity over the step, less control cost."""
+    velocity = (next_state[:, 0] - state[:, 0]) / env.dt
+    cost = env._ctrl_cost_weight * action.square().sum(-1)
+    return env._forward_reward_weight * velocity - cost
 
 
 def _uprightness(pitch: Tensor) -> Tensor:

@@ -127,3 +127,33 @@ def test_a_pickled_environment_is_the_same_environment(name):
     copy = pickle.loads(pickle.dumps(env))
     assert type(copy) is type(env)
     assert (copy.fullpath, copy.frame_skip) == (env.fullpath, 3)
+
+
+@pytest.mark.parametrize("name", ["Hopper", "Walker2d"])
+def test_weights_and_ends_are_those_of_the_arguments(name):
+    plain = mbrl.make_task(f"mbrl/Smooth{name}-v0", threads=1)
+    rng = np.random.default_rng(3)
+    state, following = torch.from_numpy(rng.uniform(-1, 1, (2, 40, plain.state_size)))
+    action = torch.from_numpy(rng.uniform(-1, 1, (40, plain.action_size)))
+    velocity = (following[:, 0] - state[:, 0]) / plain.simulator.dt
+    cost = 1e-3 * action.square().sum(-1)
+    posture = plain.reward(state, action, following) - velocity + cost
+    weighed = mbrl.make_task(
+        f"mbrl/Smooth{name}-v0",
+        threads=1,
+        forward_reward_weight=0.3,
+        posture_weight=2.0,
+        ctrl_cost_weight=0.5,
+        terminate_when_unhealthy=True,
+    )
+    torch.testing.assert_close(
+        weighed.reward(state, action, following), 0.3 * velocity + 2 * posture - 500 * cost
+    )
+    assert not bool(plain.terminated(following).any())
+    stock = mbrl.make_task(f"{name}-v5", threads=1)
+    assert torch.equal(weighed.terminated(following), stock.terminated(following))
+    assert int(stock.terminated(following).sum()) > 0
+    start = weighed.reset(3, torch.Generator().manual_seed(0))
+    start[1, 1] = 0.1  # lies on the ground
+    ended = weighed.step(start, torch.zeros(3, weighed.action_size, dtype=torch.float64)).terminated
+    assert ended.tolist() == [False, True, False]
