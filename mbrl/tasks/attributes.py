@@ -38,7 +38,8 @@ Snapshot = Mapping[str, Any]
 def snapshot(env: Any) -> Snapshot:
     """Return copies of the attributes that are plain data, arrays or random generators.
 
-    Other objects (the model, a renderer, an open file) are left out: they are not saved.
+    Other objects (the model, a renderer, an open file) are left out, and views of the simulation's
+    memory: they are not saved.
     """
     saved: dict[str, Any] = {}
     for key, value in vars(env).items():
@@ -96,11 +97,18 @@ def _is_plain(value: Any) -> bool:
     if isinstance(value, _ATOMS):
         return True
     if isinstance(value, np.ndarray):
-        return value.dtype != object
+        return value.dtype != object and not _is_borrowed(value)
     if type(value) in _CONTAINERS:
         items = [*value.keys(), *value.values()] if isinstance(value, dict) else value
         return all(map(_is_plain, items))
     return False
+
+
+def _is_borrowed(array: NDArray[Any]) -> bool:
+    """Whether an array is a view of memory that is not NumPy's, such as ``data.qpos``."""
+    while isinstance(array.base, np.ndarray):
+        array = array.base
+    return array.base is not None
 
 
 def _copied(value: Any) -> Any:

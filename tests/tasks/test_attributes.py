@@ -2,6 +2,7 @@
 
 import threading
 
+import mujoco
 import numpy as np
 import pytest
 
@@ -34,6 +35,24 @@ def spoil(env):
     env.rng.normal()
     env.fresh = [1]
     env.spec = "other"
+
+
+def test_views_of_the_simulation_are_left_alone():
+    model = mujoco.MjModel.from_xml_string(
+        "<mujoco><worldbody><body><joint/><geom size='.1'/></body></worldbody></mujoco>"
+    )
+    env, data = Env(), mujoco.MjData(model)
+    env.positions, env.tail = data.qpos, data.xpos[1:]
+    env.own = np.arange(4.0)[1:]
+    saved = snapshot(env)
+    assert "positions" not in saved
+    assert "tail" not in saved
+    data.qpos[0], env.own[0] = 3.0, 7.0
+    restore(env, saved)
+    assert env.positions.tolist() == [3.0]
+    assert env.own.tolist() == [1.0, 2.0, 3.0]
+    data.qpos[0] = 4.0
+    assert env.positions.tolist() == [4.0]
 
 
 PLAIN = ["count", "speed", "word", "nothing", "log", "pair", "names", "notes", "buffer"]
