@@ -36,10 +36,7 @@ class Saved(NamedTuple):
     @classmethod
     def of(cls, env: Any) -> Saved:
         """Save an environment's."""
-        inputs = np.empty(mujoco.mj_stateSize(env.model, _INPUTS))
-        if len(inputs):
-            mujoco.mj_getState(env.model, env.data, inputs, _INPUTS)
-        return cls(snapshot(env), inputs)
+        return cls(snapshot(env), _user_inputs(env))
 
     def restore(self, env: Any) -> None:
         """Put them back."""
@@ -121,7 +118,7 @@ class HiddenState:
                     "or arrays of one shape"
                 )
             parts.append(value)
-        return np.concatenate([*parts, Saved.of(env).inputs[self._drawn_inputs]])
+        return np.concatenate([*parts, _user_inputs(env)[self._drawn_inputs]])
 
     def reset(self, env: Any) -> None:
         """Put attributes and user inputs back to what they are after some reset."""
@@ -140,6 +137,13 @@ class HiddenState:
             inputs = inputs.copy()
             inputs[self._drawn_inputs] = context[start:]
             mujoco.mj_setState(env.model, env.data, inputs, _INPUTS)
+
+
+def _user_inputs(env: Any) -> Array:
+    values = np.empty(mujoco.mj_stateSize(env.model, _INPUTS))
+    if len(values):
+        mujoco.mj_getState(env.model, env.data, values, _INPUTS)
+    return values
 
 
 def _brief(value: Any) -> str:
