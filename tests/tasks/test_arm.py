@@ -191,3 +191,22 @@ def test_options_reach_the_environment_and_a_wrong_context_is_named():
         task.reward(state, action, state, context=context[:, :2])
     still = mbrl.make_task("mbrl/Track-v0", threads=1, reset_noise_scale=0.0)
     assert torch.equal(*still.reset(2, torch.Generator().manual_seed(0)))
+
+
+@pytest.mark.slow
+def test_a_short_training_follows_the_curve_better(tmp_path, request):
+    def trained(updates):
+        config = mbrl.load_config(
+            request.config.rootpath / "configs" / "track.yaml",
+            [
+                f"algorithm.updates={updates}",
+                "algorithm.batch=8",
+                "threads=1",
+                "evaluation.episodes=4",
+                f"output_dir={tmp_path}",
+            ],
+        )
+        return mbrl.run(config).summary["eval_return_mean"]
+
+    # 100 steps, half a metre away to begin with.
+    assert trained(40) > trained(1) + 20
