@@ -105,10 +105,11 @@ def _is_plain(value: Any) -> bool:
 
 
 def _is_borrowed(array: NDArray[Any]) -> bool:
-    """Whether an array is a view of memory that is not NumPy's, such as ``data.qpos``."""
+    """Whether an array is a view of the simulation's memory, such as ``data.qpos``."""
     while isinstance(array.base, np.ndarray):
         array = array.base
-    return array.base is not None
+    # What MuJoCo lends; an array made of a tensor, say, rests on that tensor.
+    return type(array.base).__name__ == "PyCapsule"
 
 
 def _copied(value: Any) -> Any:

@@ -16,7 +16,7 @@ from mbrl.physics import Simulator, quiet
 from mbrl.tasks.own_step import EnvironmentStep, current_state
 from mbrl.tasks.semantics import Semantics
 from mbrl.tasks.task import Task
-from mbrl.tasks.wrappers import ActionMap
+from mbrl.tasks.wrappers import ActionMap, space_bounds
 from mbrl.types import Start, Transition
 
 _PROBES = 3
@@ -64,9 +64,7 @@ class GymnasiumTask(Task):
         self.observation_size = _width(env.observation_space, name, "observations")
         _width(env.action_space, name, "actions")
         inner = _action_bounds(env)
-        self.action_low, self.action_high = (
-            inner if self._actions.is_identity else _bounds_of(wrapped.action_space)
-        )
+        self.action_low, self.action_high = self._actions.bounds or inner
         # Our copy of the model raises on divergence; the environment's shall not reset it away.
         env.model.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_AUTORESET)
         self._semantics = Semantics(env, self.simulator, name)
@@ -389,16 +387,11 @@ def _width(space: Any, name: str, what: str) -> int:
     return int(shape[0])
 
 
-def _bounds_of(space: Any) -> tuple[Tensor, Tensor]:
-    low, high = space.low.astype(np.float64), space.high.astype(np.float64)
-    return torch.from_numpy(low), torch.from_numpy(high)
-
-
 def _action_bounds(env: Any) -> tuple[Tensor, Tensor]:
     """Bounds in double precision: the action space rounds the model's control range to single."""
-    low, high = (bound.numpy() for bound in _bounds_of(env.action_space))
+    low, high = (bound.numpy() for bound in space_bounds(env.action_space))
     if len(low) != env.model.nu:  # the environment makes its controls of other actions
-        return _bounds_of(env.action_space)
+        return space_bounds(env.action_space)
     limited = env.model.actuator_ctrllimited.astype(bool)
     exact_low, exact_high = env.model.actuator_ctrlrange.T
     low = np.where(limited & np.isclose(low, exact_low), exact_low, low)

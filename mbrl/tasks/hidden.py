@@ -46,7 +46,10 @@ class Saved(NamedTuple):
 
     def changed(self, after: Saved) -> list[str]:
         """Return the names of what differs."""
-        names = changed(self.attributes, after.attributes)
+        names = [
+            "the random generator" if isinstance(self.attributes.get(key), RandomState) else key
+            for key in changed(self.attributes, after.attributes)
+        ]
         return names if np.array_equal(self.inputs, after.inputs) else [*names, "user inputs"]
 
 

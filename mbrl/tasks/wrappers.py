@@ -41,6 +41,7 @@ class ActionMap:
 
     def __init__(self, env: Any, name: str):
         self._layers: list[Callable[[Tensor], Tensor]] = []
+        self._bounds: tuple[Tensor, Tensor] | None = None
         while isinstance(env, gymnasium.Wrapper):
             # A subclass may do anything.
             if type(env) not in _UNDERSTOOD:
@@ -51,14 +52,26 @@ class ActionMap:
                 )
             if isinstance(env, RescaleAction):
                 self._layers.append(_affine(env.func, env.action_space.shape))
+                self._bounds = self._bounds or space_bounds(env.action_space)
             elif isinstance(env, ClipAction):
-                self._layers.append(_clamp(env.env.action_space))
+                low, high = space_bounds(env.env.action_space)
+                self._layers.append(_clamp(low, high))
+                if self._bounds is None and bool((low.isfinite() & high.isfinite()).any()):
+                    self._bounds = low, high
             env = env.env
         if not isinstance(env, MujocoEnv):
             raise TaskError(
                 f"{name}: {type(env).__name__} is not a gymnasium.envs.mujoco.MujocoEnv"
             )
         self.inner: Any = env
+
+    @property
+    def bounds(self) -> tuple[Tensor, Tensor] | None:
+        """Smallest and largest action [nu] that make sense; None: those of the inside.
+
+        A ClipAction takes any action, but from the bounds of what it wraps on to no effect.
+        """
+        return self._bounds
 
     @property
     def is_identity(self) -> bool:
@@ -79,6 +92,11 @@ def _affine(function: Any, shape: Any) -> Callable[[Tensor], Tensor]:
     return lambda action: shift + scale * action
 
 
-def _clamp(space: Any) -> Callable[[Tensor], Tensor]:
-    low, high = (torch.from_numpy(b.astype(np.float64)) for b in (space.low, space.high))
+def space_bounds(space: Any) -> tuple[Tensor, Tensor]:
+    """Return the bounds of a Box in double precision, [n] each."""
+    low, high = space.low.astype(np.float64), space.high.astype(np.float64)
+    return torch.from_numpy(low), torch.from_numpy(high)
+
+
+def _clamp(low: Tensor, high: Tensor) -> Callable[[Tensor], Tensor]:
     return lambda action: action.clamp(low, high)

@@ -5,6 +5,7 @@ import threading
 import mujoco
 import numpy as np
 import pytest
+import torch
 
 from mbrl.tasks.attributes import changed, packed, restore, snapshot, unpacked
 
@@ -44,9 +45,11 @@ def test_views_of_the_simulation_are_left_alone():
     env, data = Env(), mujoco.MjData(model)
     env.positions, env.tail = data.qpos, data.xpos[1:]
     env.own = np.arange(4.0)[1:]
+    env.tensors = torch.zeros(2).numpy()
     saved = snapshot(env)
     assert "positions" not in saved
     assert "tail" not in saved
+    assert "tensors" in saved
     data.qpos[0], env.own[0] = 3.0, 7.0
     restore(env, saved)
     assert env.positions.tolist() == [3.0]

@@ -147,7 +147,10 @@ def test_a_users_own_environment_is_not_touched_by_a_task(made):
 @pytest.mark.parametrize(
     ("name", "complaint"),
     [
-        ("Noisy", "its step does not repeat: it depends on what a step changes, _np_random;"),
+        (
+            "Noisy",
+            "its step does not repeat: it depends on what a step changes, the random generator;",
+        ),
         ("GloballyNoisy", "its step does not repeat: from one state, .* different results"),
         ("Counting", "its step does not repeat: it depends on what a step changes, count;"),
         ("Jerky", "its step does not repeat: it depends on what a step changes, previous;"),
