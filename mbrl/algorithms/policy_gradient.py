@@ -34,7 +34,10 @@ class PolicyGradient:
     (pathwise, the default: Heess et al. 2015, section 4, with the true dynamics in place of a
     model; the method of Model-Based-RL), by the policy's density alone, or by both.
 
-    With an ``open_loop`` policy and a task without reset noise this is trajectory optimisation.
+    With an ``open_loop`` policy of as many steps this is trajectory optimisation, from one state if
+    the task is reset to one: ``task_args: {reset_noise_scale: 0}`` for most environments. The
+    evaluation then begins there too; ``eval_task_args: {max_episode_steps: H}`` ends it with the
+    trajectory.
 
     Args:
         setting: task, graph and generator.

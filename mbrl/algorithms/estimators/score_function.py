@@ -124,7 +124,7 @@ class Scores:
                     draw.observation[first:], draw.sample[first:], draw.t
                 )
                 terms = (factor(draw.policy, draw.t) * density).sum(-1)
-                total = total + advantages[draw.t] * torch.where(alive[draw.t], terms, 0.0)
+                total = total + advantages[draw.t] * terms
         return -total.mean()
 
     def _advantages(self, returns: Tensor, alive: Tensor) -> Tensor:
