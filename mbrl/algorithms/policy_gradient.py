@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import torch
 
 from mbrl.algorithms.algorithm import Actor, Setting
-from mbrl.algorithms.estimators import ESTIMATORS, Estimate, Estimator, Problem, Subject
+from mbrl.algorithms.estimators import ESTIMATORS, Estimator, Problem, Subject
 from mbrl.algorithms.optimizer import OptimizerOptions, make_optimizer, set_learning_rate
 from mbrl.algorithms.start_states import STARTS, ResetStart
 from mbrl.algorithms.weighting import Weighting, weighed
@@ -18,7 +18,7 @@ from mbrl.errors import ArgumentError, DivergenceError
 from mbrl.graph import GraphPolicy, build_graph
 from mbrl.nn import OpenLoop, saturation
 from mbrl.options import Choice, chosen
-from mbrl.types import Trajectory
+from mbrl.types import Start, Trajectory
 
 Chosen = Mapping[str, Any]
 
@@ -34,7 +34,10 @@ class PolicyGradient:
     (pathwise, the default: Heess et al. 2015, section 4, with the true dynamics in place of a
     model; the method of Model-Based-RL), by the policy's density alone, or by both.
 
-    With an ``open_loop`` policy and a task without reset noise this is trajectory optimisation.
+    With an ``open_loop`` policy of as many steps this is trajectory optimisation, from one state if
+    the task is reset to one: ``task_args: {reset_noise_scale: 0}`` for most environments. The
+    evaluation then begins there too; ``eval_task_args: {max_episode_steps: H}`` ends it with the
+    trajectory.
 
     Args:
         setting: task, graph and generator.
@@ -122,10 +125,13 @@ class PolicyGradient:
         rate = set_learning_rate(self._optimizer, self._options, self._done / self.updates)
         for normalizer in (n for found in self._normalizers.values() for n in found):
             normalizer.refresh()
-        estimate = self._estimate()
+        start = self._start.draw(self._batch, self._generator)
+        estimate = self._estimator.estimate(self._problem(start))
         for name, parameter in self._parameters.items():
             parameter.grad = estimate.gradients[name]
         norm = self._gradient_norm()
+        # Nothing is remembered of an update that diverged.
+        self._start.note(estimate.trajectory, start.context)
         follow = norm <= self._stable_norm or self._length == self._shortest
         if follow:
             self._clip()
@@ -164,20 +170,10 @@ class PolicyGradient:
         self._generator.set_state(state["generator"])
         self._done, self._length = int(state["done"]), int(state["length"])
 
-    def _estimate(self) -> Estimate:
-        start = self._start.draw(self._batch, self._generator)
+    def _problem(self, start: Start) -> Problem:
         wanted = {*self._normalizers, *(n for n in self._start.record if n in self.graph.widths)}
-        estimate = self._estimator.estimate(
-            Problem(
-                start,
-                self._length,
-                weighed(self._weighting, self._discounts[: self._length]),
-                self._generator,
-                tuple(sorted(wanted)),
-            )
-        )
-        self._start.note(estimate.trajectory, start.context)
-        return estimate
+        objective = weighed(self._weighting, self._discounts[: self._length])
+        return Problem(start, self._length, objective, self._generator, tuple(sorted(wanted)))
 
     def _adapt_horizon(self, norm: float) -> None:
         if norm <= self._stable_norm:

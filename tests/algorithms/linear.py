@@ -33,18 +33,19 @@ class Linear(nn.Module):
 
 
 class LinearQuadratic(Task):
-    r"""x' = A x + B u, r = -(x' Q x' + u R u), unbounded actions.
+    r"""x' = A x + B u, r = -(x' Q x' + u R u).
 
     Args:
         spread: deviation of start states about their mean.
         limit: an episode ends when the first coordinate of x' exceeds it.
+        bound: of the actions' magnitude.
     """
 
     name, simulator, max_episode_steps = "linear", None, 100
     state_size = observation_size = 2
 
-    def __init__(self, spread=START_SD, limit=math.inf):
-        self.action_low = matrix([-math.inf] * 2)
+    def __init__(self, spread=START_SD, limit=math.inf, bound=math.inf):
+        self.action_low = matrix([-bound] * 2)
         self.action_high = -self.action_low
         self.spread, self.limit = spread, limit
 

@@ -9,7 +9,7 @@ from mbrl import checkpoint
 from mbrl.algorithms import PolicyGradient, Setting
 from mbrl.algorithms.optimizer import OptimizerOptions
 from mbrl.config import from_mapping
-from mbrl.errors import ArgumentError, ConfigError
+from mbrl.errors import ArgumentError, ConfigError, DivergenceError
 from mbrl.graph import Node
 from mbrl.registry import NODES
 from mbrl.runner import resumed_config, run
@@ -90,6 +90,31 @@ def test_what_an_estimator_remembers_matters():
         one.update()
         other.update()
         assert not same(one.state_dict()["graph"], other.state_dict()["graph"])
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_an_update_that_diverges_leaves_everything_as_it_was(estimator):
+    class Steep(LinearQuadratic):
+        steep = False
+
+        def reward(self, state, action, next_state, **rest):
+            reward = super().reward(state, action, next_state)
+            return reward + (next_state.sum(-1) * 0).sqrt() if self.steep else reward
+
+    hybrid = estimator == "hybrid"
+    task = Steep(0.0 if hybrid else 0.3)
+    algorithm = make(estimator, task=task, start={"kind": "reset" if hybrid else "replay"})
+    algorithm.update()
+    before = copy.deepcopy(algorithm.state_dict())
+    task.steep = True
+    if estimator == "score":
+        algorithm.update()  # it asks for no slope
+        return
+    with pytest.raises(DivergenceError, match="the gradient of the return is not finite"):
+        algorithm.update()
+    after = algorithm.state_dict()
+    assert not same(before.pop("generator"), after.pop("generator"))  # the runner sees to it
+    assert same(before, after)
 
 
 def test_physics_need_no_gradient_for_the_score_function():

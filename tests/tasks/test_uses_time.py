@@ -38,13 +38,23 @@ class OwnClock(InvertedPendulumEnv):
         return observation, -abs(observation[1] - self.data.time), False, truncated, info
 
 
+class OwnRecording(InvertedPendulumEnv):
+    """Its step follows a recording of 100 frames."""
+
+    def step(self, action):
+        frame = [0.0] * 101
+        target = frame[round(self.data.time / self.dt)]
+        observation, _, _, truncated, info = super().step(action)
+        return observation, -abs(observation[1] - target), False, truncated, info
+
+
 class OwnTimeless(InvertedPendulumEnv):
     def step(self, action):
         observation, _, _, truncated, info = super().step(action)
         return observation, -abs(observation[1]), False, truncated, info
 
 
-for _kind in (Plain, TimedReward, TimedObservation, OwnClock, OwnTimeless):
+for _kind in (Plain, TimedReward, TimedObservation, OwnClock, OwnRecording, OwnTimeless):
     _name = f"test/Time{_kind.__name__}-v0"
     if _name not in gymnasium.registry:
         gymnasium.register(_name, entry_point=_kind, max_episode_steps=100)
@@ -57,6 +67,7 @@ for _kind in (Plain, TimedReward, TimedObservation, OwnClock, OwnTimeless):
         ("test/TimeTimedReward-v0", True),
         ("test/TimeTimedObservation-v0", True),
         ("test/TimeOwnClock-v0", True),
+        ("test/TimeOwnRecording-v0", True),
         ("test/TimeOwnTimeless-v0", False),
         ("HalfCheetah-v5", False),
         ("mbrl/SmoothInvertedPendulum-v0", False),

@@ -91,7 +91,9 @@ class Hybrid(Estimator):
         pathwise = pathwise_loss(self._subject, objective, trajectory, best)
         score = self._scores.loss(objective, trajectory, draws, first=1)
         gradients = self._gradients(pathwise, score)
-        self._move(torch.stack([draw.sample[best] for draw in draws]))
+        # An update that diverges leaves everything as it was.
+        if all(g is None or bool(g.isfinite().all()) for g in gradients.values()):
+            self._move(torch.stack([draw.sample[best] for draw in draws]))
         measured = {"best_return": float(returns[best]), "best_is_new": float(best > 0)}
         return Estimate(gradients, trajectory, returns, measured)
 

@@ -124,7 +124,7 @@ class Scores:
                     draw.observation[first:], draw.sample[first:], draw.t
                 )
                 terms = (factor(draw.policy, draw.t) * density).sum(-1)
-                total = total + advantages[draw.t] * torch.where(alive[draw.t], terms, 0.0)
+                total = total + advantages[draw.t] * terms
         return -total.mean()
 
     def _advantages(self, returns: Tensor, alive: Tensor) -> Tensor:
@@ -136,8 +136,8 @@ class Scores:
         if self._baseline == "mean":
             centred = returns - mean
         elif self._baseline == "leave_one_out":
-            # A row that runs alone has no others, and no baseline.
-            centred = returns - (total - returns) / (count - 1).clamp(min=1) * (count > 1)
+            # A row that runs alone has no others: their total is 0, and so is its baseline.
+            centred = returns - (total - returns) / (count - 1).clamp(min=1)
         else:
             centred = returns
         if self._standardize:

@@ -173,6 +173,12 @@ def test_shares_are_clipped_and_remember_the_first_deviations():
     assert estimate(made, 4)[0].measured["score_share"] == pytest.approx(0, abs=1e-3)
 
 
+def test_deviations_count_in_units_of_half_the_control_range():
+    made = setup(OPEN, LinearQuadratic(bound=3.0), vary=False, batch=4, kind="interpolated")
+    (sd,) = made.estimator.state_dict()["initial_sd"].values()
+    torch.testing.assert_close(sd, torch.full((H, 2), 0.4, dtype=torch.float64))
+
+
 # Hill climbing
 
 
