@@ -38,10 +38,11 @@ class StateReplay:
     def add(self, states: Tensor, contexts: Tensor) -> None:
         """Put in states [n, nx] with contexts [n, c], the oldest first; old ones make room."""
         states, contexts = states[-self.size :], contexts[-self.size :]
-        room = self.size - len(self)
-        self._states = torch.cat([self._states, states[:room]])
-        self._contexts = torch.cat([self._contexts, contexts[:room]])
-        rest = len(states) - min(room, len(states))
+        room = min(self.size - len(self), len(states))
+        if room:
+            self._states = torch.cat([self._states, states[:room]])
+            self._contexts = torch.cat([self._contexts, contexts[:room]])
+        rest = len(states) - room
         if rest:
             rows = (self._oldest + torch.arange(rest)) % self.size
             self._states[rows], self._contexts[rows] = states[-rest:], contexts[-rest:]

@@ -102,6 +102,19 @@ def test_rollouts_begin_where_earlier_ones_were():
             assert not bool((recent == row).all(1).any())
 
 
+def test_states_that_end_an_episode_are_not_begun_from():
+    task = LinearQuadratic(spread=0.0, limit=0.86)  # all begin above it, at 1
+    algorithm = make({"kind": "replay", "fresh": 1.0}, task=task, horizon=1)
+    ended = 0
+    for _ in range(5):
+        measured = algorithm.update()
+        assert measured["env_steps"] == 6
+        states = algorithm._start.state_dict()["replay"]["states"][:, 0]
+        ended = 12 * (algorithm._done) - len(states)
+        assert bool(((states <= 0.86) | (states == 1.0)).all())
+    assert 0 < ended < 30
+
+
 def test_mistakes_are_named():
     class Timed(LinearQuadratic):
         uses_time = True

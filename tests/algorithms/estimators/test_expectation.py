@@ -45,9 +45,11 @@ def test_unbiased_estimators_give_the_gradient(policy, options):
 
 
 @POLICIES
-def test_the_sum_is_scaled(policy):
+@pytest.mark.parametrize("weighting", ["sum", "average"])
+def test_the_sum_is_scaled(policy, weighting):
+    aim = weighed(weighting, objective().discounts)
     made = setup(policy, kind="sum", score_weight=0.7)
-    assert_mean(estimates(made), 1.7 * expected(made))
+    assert_mean(estimates(made, aim=aim), 1.7 * expected(made, aim))
 
 
 def test_a_mean_over_all_rows_shrinks_the_gradient():
