@@ -76,11 +76,11 @@ class LinearizationSweep:
                 return result
         else:
             result = self._source.evaluate(*arguments)
-        self.record(point, *arguments)
         if self._source.extras:
-            # Copies: a caller may go on writing into its arrays.
-            kept = state.copy(), ctrl.copy(), None if constants is None else constants.copy()
-            self._last = weakref.ref(point), kept, result.copy()
+            # Copies: a caller may go on writing into its arrays, and a twin would not notice.
+            arguments = state.copy(), ctrl.copy(), None if constants is None else constants.copy()
+            self._last = weakref.ref(point), arguments, result.copy()
+        self.record(point, *arguments)
         return result
 
     def record(self, point: SavedPoint, state: Array, ctrl: Array, constants: Array | None) -> None:

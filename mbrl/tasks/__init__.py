@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 
-def make_task(name: str, **kwargs: Any) -> Task:
+def make_task(name: str, /, **kwargs: Any) -> Task:
     """Return the task of a name: a registered one, or else the Gymnasium environment of that id.
 
     Args:

@@ -7,7 +7,11 @@ import pickle
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import gymnasium
+import mujoco
 import numpy as np
+import torch
+from gymnasium.envs.mujoco.mujoco_rendering import MujocoRenderer
 from numpy.typing import NDArray
 
 from mbrl.types import Array
@@ -23,6 +27,7 @@ _MACHINERY = (
     "spec",
 )
 _ATOMS = (bool, int, float, str, bytes, np.generic, type(None))
+_HARMLESS = (mujoco.MjModel, mujoco.MjData, MujocoRenderer, gymnasium.Space)
 _CONTAINERS = (list, tuple, set, dict)
 
 
@@ -65,6 +70,17 @@ def restore(env: Any, saved: Snapshot) -> None:
             own[key] = _copied(value)
 
 
+def unsaved(env: Any) -> list[str]:
+    """Return the names, with types, of attributes that :func:`snapshot` cannot save."""
+    return [
+        f"{key} ({type(value).__name__})"
+        for key, value in vars(env).items()
+        if key not in _MACHINERY
+        and not isinstance(value, (*_HARMLESS, np.random.Generator, np.ndarray))
+        and not _is_plain(value)
+    ]
+
+
 def changed(before: Snapshot, after: Snapshot) -> list[str]:
     """Return the names of attributes that differ between two snapshots."""
     keys = dict.fromkeys([*before, *after])
@@ -75,6 +91,8 @@ def packed(value: Any) -> Array | None:
     """Return a number, an array or a list of numbers as a flat array; None for anything else."""
     if isinstance(value, str | bytes | dict | set | RandomState) or value is None:
         return None
+    if isinstance(value, torch.Tensor):
+        value = value.numpy(force=True)
     try:
         array = np.asarray(value)
     except ValueError:  # a ragged list
@@ -84,6 +102,8 @@ def packed(value: Any) -> Array | None:
 
 def unpacked(like: Any, values: Array) -> Any:
     """Return numbers (n) in the form of ``like``, which :func:`packed` gave n numbers of."""
+    if isinstance(like, torch.Tensor):
+        return torch.from_numpy(values.copy()).reshape(like.shape).to(like)
     array: NDArray[Any] = np.asarray(like)
     found = values.reshape(array.shape).astype(array.dtype)
     if isinstance(like, np.ndarray):
@@ -94,7 +114,7 @@ def unpacked(like: Any, values: Array) -> Any:
 
 
 def _is_plain(value: Any) -> bool:
-    if isinstance(value, _ATOMS):
+    if isinstance(value, (*_ATOMS, torch.Tensor)):
         return True
     if isinstance(value, np.ndarray):
         return value.dtype != object and not _is_borrowed(value)
@@ -115,6 +135,8 @@ def _is_borrowed(array: NDArray[Any]) -> bool:
 def _copied(value: Any) -> Any:
     if isinstance(value, _ATOMS):
         return value
+    if isinstance(value, torch.Tensor):
+        return value.detach().clone()
     return value.copy() if isinstance(value, np.ndarray) else copy.deepcopy(value)
 
 

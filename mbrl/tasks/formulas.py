@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -28,15 +29,15 @@ class Formula:
     Args:
         function: the function.
         name: of the environment it belongs to, for messages.
-        enter: puts the context of one row [n] into the environment, for a function that reads its
-            attributes instead of declaring ``context``: it is then called row by row.
+        enter: lets the environment stand as with the context of one row [n], for a function that
+            may read its attributes instead of declaring ``context``: it is called row by row.
     """
 
     def __init__(
         self,
         function: Callable[..., Tensor],
         name: str,
-        enter: Callable[[Tensor], None] | None = None,
+        enter: Callable[[Tensor], AbstractContextManager[None]] | None = None,
     ):
         self._function, self._name, self._enter = function, name, enter
         self._keywords = declared(function)
@@ -52,6 +53,9 @@ class Formula:
         Raises:
             TaskError: if it raises.
         """
+        # Physics is computed in double precision, and a difference of positions over a short time
+        # loses too much in single.
+        values = tuple(value.to(torch.float64) for value in values)
         with users_code(f"{self._name}: {getattr(self._function, '__name__', 'formula')}"):
             return self._call(values, t, context)
 
@@ -62,6 +66,9 @@ class Formula:
             return self._function(*values, **keywords)
         rows = []
         for i in range(len(values[0])):
-            self._enter(context[i])
-            rows.append(self._function(*(value[i : i + 1] for value in values), **keywords))
+            row = slice(i, i + 1)
+            if "context" in keywords:
+                keywords["context"] = context[row]
+            with self._enter(context[i]):
+                rows.append(self._function(*(value[row] for value in values), **keywords))
         return torch.cat(rows)

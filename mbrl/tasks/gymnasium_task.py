@@ -13,15 +13,14 @@ from torch import Tensor, nn
 from mbrl.errors import ArgumentError, TaskError, UnknownNameError, suggestion, users_code
 from mbrl.ops import FirstOrderOp, MujocoDynamics, batched
 from mbrl.physics import Simulator, quiet
+from mbrl.tasks.checks import Examiner, Formulas, Points
 from mbrl.tasks.own_step import EnvironmentStep, current_state
 from mbrl.tasks.semantics import Semantics
 from mbrl.tasks.task import Task
 from mbrl.tasks.wrappers import ActionMap, space_bounds
-from mbrl.types import Start, Transition
+from mbrl.types import Array, Start, Transition
 
 _PROBES = 3
-# How far derived quantities that lag one physics step behind may carry a formula from the step.
-_LAG = 0.1
 # A step far from the first; nothing that follows a clock is likely to repeat after so many.
 _LATE = 7919
 
@@ -38,8 +37,8 @@ class GymnasiumTask(Task):
 
     An environment with an attribute ``context``, numbers that its ``reset`` draws, has that as its
     context; otherwise the context holds every number that reset draws into attributes and user
-    inputs of MjData (mocap poses ...). Where a method here is given no context, it uses that of the
-    last reset.
+    inputs of MjData (mocap poses ...). Where a method here is given no context, it uses those of
+    the last start, if that had as many rows.
 
     Args:
         name: a Gymnasium id.
@@ -51,12 +50,14 @@ class GymnasiumTask(Task):
         TaskError: if the environment cannot be made, or cannot serve as a task.
     """
 
-    def __init__(self, name: str, *, threads: int | None = None, **kwargs: Any):
+    def __init__(self, name: str, /, *, threads: int | None = None, **kwargs: Any):
         self.name, self._kwargs = name, kwargs
         wrapped = self.make_env()
         self.max_episode_steps = wrapped.spec.max_episode_steps
         self._actions = ActionMap(wrapped, name)
         self._env = env = self._actions.inner
+        if not isinstance(env.frame_skip, int | np.integer):
+            raise TaskError(f"{name}: frame_skip must be an integer, got {env.frame_skip!r}")
         self.simulator: Simulator = Simulator(
             env.model, frame_skip=int(env.frame_skip), threads=threads
         )
@@ -69,7 +70,7 @@ class GymnasiumTask(Task):
         env.model.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_AUTORESET)
         self._semantics = Semantics(env, self.simulator, name)
         self.context_size = self._semantics.hidden.size
-        self._last_context = torch.from_numpy(self._semantics.hidden.read(env))
+        self._contexts = torch.from_numpy(self._semantics.hidden.read(env)[None])
         self._inner_bounds = tuple(bound.numpy() for bound in inner)
         self._own_step = self._make_own_step()
         self._own_op = FirstOrderOp(self._own_step)
@@ -79,7 +80,7 @@ class GymnasiumTask(Task):
             else None
         )
         with torch.no_grad():
-            self._is_plain = self._check()
+            self._is_plain = self._examine()
             self.uses_time = self._semantics.uses_time or self._step_uses_time()
 
     @property
@@ -103,8 +104,7 @@ class GymnasiumTask(Task):
                 self._env.reset(seed=seed)
             states[row] = current_state(self._env)
             contexts[row] = self._semantics.hidden.read(self._env)
-        if batch:
-            self._last_context = torch.from_numpy(contexts[-1].copy())
+        self._contexts = torch.from_numpy(contexts.copy())
         return Start(torch.from_numpy(states), torch.from_numpy(contexts))
 
     def dynamics(self, **options: Any) -> nn.Module:
@@ -156,8 +156,14 @@ class GymnasiumTask(Task):
     def terminated(
         self, next_state: Tensor, *, t: int = 0, context: Tensor | None = None
     ) -> Tensor:
-        """Which rows end, [B] bool."""
+        """Which rows end, [B] bool.
+
+        An environment without a formula decides in its step: rows end that its own step, called
+        for these states just before, arrived at with the end of an episode.
+        """
         context = self._context(next_state, context)
+        if self._semantics.terminated is None:
+            return torch.from_numpy(self._own_step.ended(next_state.detach().numpy()))
         return self._semantics.terminated(next_state, t=t, context=context)
 
     def step(
@@ -264,9 +270,16 @@ class GymnasiumTask(Task):
         return FirstOrderOp(self._make_own_step(eps=eps, centered=centered))
 
     def _context(self, state: Tensor, context: Tensor | None) -> Tensor:
-        """Return the context [B, n] of rows, that of the last reset where none is given."""
+        """Return the context [B, n] of rows, those of the last start where none is given."""
+        if context is None and self.context_size == 0:
+            return torch.zeros(len(state), 0, dtype=torch.float64)
         if context is None:
-            return self._last_context.expand(len(state), -1)
+            context = self._contexts
+            if len(context) != len(state):
+                raise ArgumentError(
+                    f"context: the episodes of {self.name} differ in their context; pass that of "
+                    f"these {len(state)} rows, see task.start"
+                )
         if context.shape != (len(state), self.context_size):
             raise ArgumentError(
                 f"context must have shape [{len(state)}, {self.context_size}], "
@@ -285,64 +298,48 @@ class GymnasiumTask(Task):
                 f"[B, {self.action_size}], got {list(state.shape)} and {list(action.shape)}"
             )
 
-    def _probes(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Return a few states, their contexts, and actions."""
+    def _points(self) -> Points:
+        """Return a few starts of episodes, with actions."""
         state, context = self.start(_PROBES, torch.Generator().manual_seed(0))
-        low, high = self.action_low.clamp(min=-1), self.action_high.clamp(max=1)
-        share = torch.rand(_PROBES, self.action_size, generator=torch.Generator().manual_seed(1))
-        return state, context, low + (high - low) * share
+        low, high = _moderate(*self._inner_bounds)
+        action = np.random.default_rng(1).uniform(low, high, (_PROBES, len(low)))
+        constants = _constants(0, context).numpy()
+        result = self._own_step.run(state.numpy(), action, constants)
+        return Points(state.numpy(), action, constants, result)
 
     def _step_uses_time(self) -> bool:
         """Whether a step of the environment's own gives something else at another time."""
         if self._semantics.is_stock:
             return False
-        state, context, action = self._probes()
-        early = self.step(state, action, context=context)
+        state, action, constants, early = self._points()
+        constants[:, 0] = _LATE
         try:
-            late = self.step(state, action, t=_LATE, context=context)
+            late = self._own_step.run(state, action, constants)
         except TaskError:  # a recording that ended, perhaps
             return True
-        return not all(map(torch.equal, early, late))
+        return not all(map(np.array_equal, early, late))
 
-    def _check(self) -> bool:
-        """Hold physics and formulas against the environment's own step at a few states.
+    def _examine(self) -> bool:
+        """Hold environment and formulas against the environment's own step.
 
         Returns:
             Whether a step is plain physics under the action.
 
         Raises:
-            TaskError: if formulas contradict the step by more than the lag of derived quantities
-                explains, or the step does not repeat.
+            TaskError: if the environment does not repeat, or formulas contradict its step by more
+                than the lag of derived quantities explains.
         """
-        state, context, action = self._probes()
-        given, inner = _constants(0, context), self._actions(action).to(torch.float64)
+        hidden, points = self._semantics.hidden, self._points()
+        examiner = Examiner(self._env, self._own_step, hidden, self.name)
         if not self._semantics.is_stock:
-            with quiet():
-                self._own_step.check_repeats(state.numpy(), inner.numpy(), given.numpy())
-        real = self.step(state, action, context=context)
-        if self._semantics.observation is not None:
-            observed = self.observe(real.next_state, t=1, context=context)
-            if observed.shape != real.observation.shape:
-                raise TaskError(
-                    f"{self.name}: tensor_observation gives {observed.shape[-1]} numbers, "
-                    f"the observation space has {self.observation_size}"
-                )
-            own = "tensor_observation" in self._semantics.own
-            if own and not _close(observed, real.observation, _LAG):
-                raise TaskError(
-                    f"{self.name}: tensor_observation contradicts the observation of its step"
-                )
-        if self._semantics.reward is not None:
-            reward = self.reward(state, action, real.next_state, context=context)
-            if reward.shape != real.reward.shape or not _close(reward, real.reward, _LAG):
-                raise TaskError(
-                    f"{self.name}: its torch reward gives {reward.tolist()} where its step gives "
-                    f"{real.reward.tolist()}; give it a tensor_reward that agrees"
-                )
-        if inner.shape[1] != self.simulator.spec.nu:
-            return False
-        simulated = torch.from_numpy(self.simulator.step(state.numpy(), inner.numpy()))
-        return _close(simulated, real.next_state, 1e-5)
+            examiner.resets()
+            examiner.repeats(points)
+            points = examiner.episode(*_moderate(*self._inner_bounds))
+        alone = self._own_step.run(points.state, points.action, points.constants)
+        plain = examiner.is_plain(self.simulator, points)
+        Formulas(self._semantics, self.simulator, self.name).check(points, alone, plain=plain)
+        hidden.reset(self._env)
+        return plain
 
 
 def _remade(name: str, arguments: dict[str, Any]) -> GymnasiumTask:
@@ -380,8 +377,13 @@ def _constants(t: int, context: Tensor) -> Tensor:
     return torch.cat([context.new_full((len(context), 1), float(t)), context], dim=1)
 
 
-def _close(ours: Tensor, theirs: Tensor, tolerance: float) -> bool:
-    return bool(((ours - theirs).abs() <= tolerance * (1 + theirs.abs())).all())
+def _moderate(low: Array, high: Array) -> tuple[Array, Array]:
+    """Return a range of actions to try: what the bounds leave of [-1, 1], or they themselves."""
+    finite_low = np.where(np.isfinite(low), low, np.minimum(-1.0, high - 2.0))
+    finite_high = np.where(np.isfinite(high), high, np.maximum(1.0, low + 2.0))
+    inner_low, inner_high = np.maximum(finite_low, -1.0), np.minimum(finite_high, 1.0)
+    overlap = inner_low < inner_high
+    return np.where(overlap, inner_low, finite_low), np.where(overlap, inner_high, finite_high)
 
 
 def _width(space: Any, name: str, what: str) -> int:

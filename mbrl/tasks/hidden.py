@@ -69,7 +69,8 @@ class HiddenState:
     Attributes:
         size: length of c.
         drawn: names of the attributes that c holds.
-        sources: names of attributes through which code can read c.
+        other: attributes and user inputs after another reset.
+        is_declared: whether the environment says itself what c is.
 
     Raises:
         TaskError: if a reset draws what is no number, or changes the model.
@@ -89,11 +90,11 @@ class HiddenState:
                 f"{name}: its reset changes the model, so that episodes differ in their physics; "
                 "keep goals in attributes or mocap bodies"
             )
-        self._base = resets[-1]
+        self._base, self.other = resets[-1], resets[0]
         attributes = self._base.attributes
         self.drawn: list[str] = []
         self._drawn_inputs: NDArray[np.intp] = np.empty(0, dtype=np.intp)
-        if _DECLARED in attributes:
+        if packed(attributes.get(_DECLARED)) is not None:
             self.drawn = [_DECLARED]
         else:
             differing = {key for one in resets for key in changed(attributes, one.attributes)}
@@ -102,7 +103,8 @@ class HiddenState:
             )
             inputs = np.array([one.inputs for one in resets])
             self._drawn_inputs = np.flatnonzero((inputs != inputs[-1]).any(0))
-        self.sources = {*self.drawn, *(["data"] if len(self._drawn_inputs) else [])}
+        self.is_declared = self.drawn == [_DECLARED]
+        self._draws = draws
         self.size = len(self.read(env))
 
     def read(self, env: Any) -> Array:
@@ -121,7 +123,14 @@ class HiddenState:
                     "or arrays of one shape"
                 )
             parts.append(value)
+        if self._draws and not self.is_declared:
+            self._check_drawn(env)
         return np.concatenate([*parts, _user_inputs(env)[self._drawn_inputs]])
+
+    @property
+    def draws_inputs(self) -> bool:
+        """Whether a reset draws user inputs of MjData."""
+        return bool(len(self._drawn_inputs))
 
     def reset(self, env: Any) -> None:
         """Put attributes and user inputs back to what they are after some reset."""
@@ -129,17 +138,32 @@ class HiddenState:
 
     def write(self, env: Any, context: Array) -> None:
         """Put attributes and user inputs back, those of ``context`` (n) included."""
-        attributes, inputs = self._base
-        restore(env, attributes)
-        start = 0
+        self.enter(env, context, self._base)
+
+    def enter(self, env: Any, context: Array, saved: Saved) -> None:
+        """Put back what was saved, and a context (n)."""
+        restore(env, saved.attributes)
+        inputs, start = saved.inputs, 0
         for key in self.drawn:
-            end = start + np.size(attributes[key])
-            setattr(env, key, unpacked(attributes[key], context[start:end]))
+            like = self._base.attributes[key]
+            end = start + np.size(like)
+            setattr(env, key, unpacked(like, context[start:end]))
             start = end
         if len(inputs):
             inputs = inputs.copy()
             inputs[self._drawn_inputs] = context[start:]
             mujoco.mj_setState(env.model, env.data, inputs, _INPUTS)
+
+    def _check_drawn(self, env: Any) -> None:
+        """Refuse what a reset draws so rarely that it was not seen to."""
+        attributes, now = self._base.attributes, snapshot(env)
+        known = {key for key, value in attributes.items() if not isinstance(value, RandomState)}
+        rare = [k for k in changed(attributes, now) if k in known.difference(self.drawn)]
+        if rare:
+            raise TaskError(
+                f"{self._name}: its reset draws {', '.join(rare)} now and then; an attribute "
+                "`context` must hold what a reset draws"
+            )
 
 
 def _user_inputs(env: Any) -> Array:

@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 
 import mujoco
 import numpy as np
+from numpy.typing import NDArray
 
-from mbrl.errors import DivergenceError, TaskError, users_code
+from mbrl.errors import DivergenceError, users_code
 from mbrl.physics import ManifoldDifference, Simulator, StateSpec, bounds, converge, quiet
 from mbrl.tasks.hidden import HiddenState, Saved
 from mbrl.types import Array, Linearization
@@ -67,6 +68,7 @@ class EnvironmentStep:
         self.extras = 2 + int(np.prod(env.observation_space.shape))
         self._eps = eps or (_CENTERED_EPS if centered else _EPS)
         self._centered = centered
+        self._latest: StepResult | None = None
         low, high = bounds(simulator.model)
         na = self.spec.na
         self._bounds = (
@@ -88,7 +90,8 @@ class EnvironmentStep:
             DivergenceError: naming the rows whose simulation diverged.
             TaskError: if the environment raises.
         """
-        return self._run(self._env, state, action, constants)
+        self._latest = self._run(self._env, state, action, constants)
+        return self._latest
 
     def evaluate(self, state: Array, ctrl: Array, constants: Array | None) -> Array:
         """Return (x', r, terminated, o') in one row each, [B, nx + extras]."""
@@ -117,38 +120,19 @@ class EnvironmentStep:
         mujoco.mj_resetData(env.model, env.data)
         self._hidden.write(env, constants[1:])
         if saved is not None:
-            saved.restore(env)
+            self._hidden.enter(env, constants[1:], saved)
         qpos, qvel, act = self.spec.split(state)
         if self.spec.na:
             env.data.act[:] = act
         env.data.time = constants[0] * self._dt
         env.set_state(qpos, qvel)
 
-    def check_repeats(self, state: Array, action: Array, constants: Array) -> None:
-        """Refuse an environment whose step is not a function of (x, u; t, c).
-
-        Raises:
-            TaskError: naming what its step depends on besides.
-        """
-        env = self._env
-        for x, u, c in zip(state, action, constants, strict=True):
-            self.set_row(env, x, c)
-            before = Saved.of(env)
-            first = self._taken(env, u)
-            after = Saved.of(env)
-            self.set_row(env, x, c)
-            if not _same(first, self._taken(env, u)):
-                raise TaskError(
-                    f"{self._name}: its step does not repeat: from one state, with its attributes "
-                    "restored, it gives different results"
-                )
-            self.set_row(env, x, c, after)
-            if not _same(first, self._taken(env, u)):
-                raise TaskError(
-                    f"{self._name}: its step does not repeat: it depends on what a step changes, "
-                    f"{', '.join(before.changed(after))}; it must be in the state, or in an "
-                    "attribute that only reset sets"
-                )
+    def ended(self, next_state: Array) -> NDArray[np.bool_]:
+        """Return which rows of [B, nx] the last call arrived at with the end of an episode."""
+        known = self._latest
+        if known is None or known.next_state.shape != next_state.shape:
+            return np.zeros(len(next_state), dtype=bool)
+        return known.terminated & (known.next_state == next_state).all(axis=1)
 
     def _run(self, env: Any, state: Array, action: Array, constants: Array) -> StepResult:
         n = len(state)
@@ -162,7 +146,7 @@ class EnvironmentStep:
         with quiet():
             for row in range(n):
                 self.set_row(env, state[row], constants[row])
-                one = self._taken(env, action[row])
+                one = taken(env, action[row], self._name)
                 for whole, part in zip(rows, one, strict=True):
                     whole[row] = part[0]
                 if env.data.warning.number.any():
@@ -173,16 +157,6 @@ class EnvironmentStep:
                 f"{self._name}: the simulation diverged in rows {diverged[:8]}", diverged
             )
         return rows
-
-    def _taken(self, env: Any, action: Array) -> StepResult:
-        with users_code(f"{self._name}: step"):
-            observation, reward, terminated, _, _ = env.step(action)
-        return StepResult(
-            current_state(env)[None],
-            np.array([reward], dtype=np.float64),
-            np.array([terminated], dtype=bool),
-            np.array(observation, dtype=np.float64)[None],
-        )
 
 
 class EnvironmentObservation:
@@ -240,6 +214,23 @@ def _differences(
     return ManifoldDifference(spec, repeated, difference, *limits, rows_per_call=_UNLIMITED)
 
 
+def taken(env: Any, action: Array, name: str) -> StepResult:
+    """Take one step of an environment as it stands, one row.
+
+    Raises:
+        TaskError: if it raises.
+    """
+    with users_code(f"{name}: step"):
+        # A copy: an environment may write into what it is given.
+        observation, reward, terminated, _, _ = env.step(action.copy())
+        return StepResult(
+            current_state(env)[None],
+            np.array([reward], dtype=np.float64),
+            np.array([terminated], dtype=bool),
+            np.array(observation, dtype=np.float64)[None],
+        )
+
+
 def current_state(env: Any) -> Array:
     """Return [qpos, qvel, act] of an environment, (nx)."""
     data = env.data
@@ -255,7 +246,3 @@ def _given(constants: Array | None) -> Array:
     if constants is None:
         raise ValueError("an environment's step needs its constants")
     return constants
-
-
-def _same(one: StepResult, other: StepResult) -> bool:
-    return all(a.tobytes() == b.tobytes() for a, b in zip(one, other, strict=True))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import inspect
-from collections.abc import Callable, Iterable
-from types import CodeType, FunctionType
+from collections.abc import Iterable, Iterator
+from types import FunctionType
 from typing import Any
 
-import torch
+import mujoco
 from torch import Tensor
 
 from mbrl.errors import TaskError
@@ -40,7 +42,7 @@ class Semantics:
     Attributes:
         observation: the formula, or None.
         reward: the formula, or None.
-        terminated: the formula.
+        terminated: the formula, or None.
         hidden: attributes and user inputs.
         is_stock: whether it is a stock environment itself.
         own: which ``tensor_`` methods the environment has.
@@ -59,6 +61,8 @@ class Semantics:
         self.is_stock = type(env) in STOCK
         self.own = [m for m in _METHODS if callable(getattr(env, m, None))]
         self.hidden = HiddenState(env, name, draws=not self.is_stock)
+        if stock is not None and _read_by(type(env)).intersection(self.hidden.drawn):
+            stock = None  # its weights are drawn anew in every episode
         self._env, self._name = env, name
         self.observation = self._formula(
             "tensor_observation", getattr(stock, "observation", None) if same_observation else None
@@ -66,9 +70,9 @@ class Semantics:
         self.reward = self._formula(
             "tensor_reward", getattr(stock, "reward", None) if same_step else None
         )
-        # An environment of one's own without tensor_terminated ends by its time limit alone.
-        ends = self._formula("tensor_terminated", stock.terminated if stock else _never)
-        self.terminated = ends or Formula(_never, name)
+        self.terminated = self._formula(
+            "tensor_terminated", getattr(stock, "terminated", None) if same_step else None
+        )
         timed = (self.observation, self.reward, self.terminated)
         self.uses_time = any(formula.uses_time for formula in timed if formula is not None)
 
@@ -89,12 +93,24 @@ class Semantics:
         if method not in self.own:
             return None if default is None else Formula(default, self._name)
         own = getattr(self._env, method)
-        if "context" in declared(own) or not _names(own).intersection(self.hidden.sources):
-            return Formula(own, self._name)
-        return Formula(own, self._name, self._enter)
+        # One that does not declare the context may read it from the environment.
+        reads = self.hidden.size > 0 and "context" not in declared(own)
+        return Formula(own, self._name, self._entered if reads else None)
 
-    def _enter(self, context: Tensor) -> None:
-        self.hidden.write(self._env, context.detach().numpy())
+    @contextlib.contextmanager
+    def _entered(self, context: Tensor) -> Iterator[None]:
+        """Let the environment stand as in an episode with a context [n]."""
+        env, data = self._env, self._env.data
+        if self.hidden.draws_inputs:
+            # Every row its own: autograd may keep a view of what a formula reads.
+            env.data = copy.copy(data)
+        try:
+            self.hidden.write(env, context.detach().numpy())
+            if self.hidden.draws_inputs:
+                mujoco.mj_forward(env.model, env.data)
+            yield
+        finally:
+            env.data = data
 
 
 def _same(kind: type, base: type, names: Iterable[str]) -> bool:
@@ -106,27 +122,12 @@ def _same(kind: type, base: type, names: Iterable[str]) -> bool:
     )
 
 
-def _never(next_state: Tensor) -> Tensor:
-    return torch.zeros(len(next_state), dtype=torch.bool)
-
-
-def _names(function: Callable[..., Any]) -> set[str]:
-    """Return the names that a method's code uses, and the functions and methods that it calls."""
-    owner = type(getattr(function, "__self__", None))
-    names: set[str] = set()
-    waiting, seen = [inspect.unwrap(getattr(function, "__func__", function))], set()
-    while waiting:
-        one = waiting.pop()
-        if not isinstance(one, FunctionType) or one in seen:
-            continue
-        seen.add(one)
-        codes = [one.__code__]
-        while codes:
-            code = codes.pop()
-            codes += [c for c in code.co_consts if isinstance(c, CodeType)]
-            names.update(code.co_names)
-            for name in code.co_names:
-                member = inspect.getattr_static(owner, name, None)
-                waiting.append(getattr(member, "fget", getattr(member, "__func__", member)))
-                waiting.append(one.__globals__.get(name))
-    return names
+def _read_by(kind: type) -> set[str]:
+    """Return the names that the code of a stock environment's subclass uses besides its resets."""
+    functions = [
+        getattr(member, "fget", member)
+        for base in kind.__mro__
+        for name, member in vars(base).items()
+        if name not in _BESIDE_STEP
+    ]
+    return {name for f in functions if isinstance(f, FunctionType) for name in f.__code__.co_names}

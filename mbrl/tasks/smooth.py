@@ -22,6 +22,7 @@ from gymnasium.utils import EzPickle
 from torch import Tensor
 
 from mbrl.resources import resource_path
+from mbrl.tasks.stock.formulas import inside, never
 
 
 class _Smooth(MujocoEnv):
@@ -45,12 +46,41 @@ class _Endless(_Smooth):
 
     def tensor_terminated(self, next_state: Tensor) -> Tensor:
         """Never: [B, nx] -> [B] bool."""
-        return torch.zeros(len(next_state), dtype=torch.bool)
+        return never(next_state)
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """Step as the stock environment does, and go on."""
         observation, reward, _, truncated, info = super().step(action)
         return observation, reward, False, truncated, info
+
+
+class _Balancing(_Smooth, EzPickle):
+    """A runner that is to keep its posture, and may end when it is unhealthy."""
+
+    _healthy_state_range = -math.inf, math.inf  # the hopper's own shadows it
+    _healthy_z_range: tuple[float, float]
+    _healthy_angle_range: tuple[float, float]
+    _terminate_when_unhealthy: bool
+
+    def __init__(
+        self,
+        *,
+        posture_weight: float = 1.0,
+        terminate_when_unhealthy: bool = False,
+        **kwargs: Any,
+    ):
+        kwargs["terminate_when_unhealthy"] = terminate_when_unhealthy
+        super().__init__(**kwargs)
+        EzPickle.__init__(self, posture_weight=posture_weight, **kwargs)
+        self._posture_weight = posture_weight
+
+    def tensor_terminated(self, next_state: Tensor) -> Tensor:
+        """[B, nx] -> [B] bool."""
+        if not self._terminate_when_unhealthy:
+            return never(next_state)
+        posture = inside(next_state[:, 1], self._healthy_z_range)
+        posture &= inside(next_state[:, 2], self._healthy_angle_range)
+        return ~(posture & inside(next_state[:, 2:], self._healthy_state_range).all(-1))
 
 
 class SmoothInvertedPendulumEnv(_Endless, InvertedPendulumEnv):
@@ -93,7 +123,7 @@ class SmoothInvertedDoublePendulumEnv(_Endless, InvertedDoublePendulumEnv):
         return 10.0 - (0.01 * x**2 + (y - 2) ** 2) - 1e-3 * w1**2 - 5e-3 * w2**2
 
 
-class SmoothHopperEnv(_Smooth, HopperEnv):
+class SmoothHopperEnv(_Balancing, HopperEnv):
     r"""Hop along x, torso high and upright: height h, pitch folded to phi in [0, pi].
 
     .. math:: r = w_f \frac{x' - x}{\Delta t} + w_p \left(c\!\left(\frac{h'}{1.25}\right)
@@ -107,25 +137,13 @@ class SmoothHopperEnv(_Smooth, HopperEnv):
             ``ctrl_cost_weight``. Its ``healthy_reward`` means nothing here.
     """
 
-    def __init__(
-        self,
-        *,
-        posture_weight: float = 1.0,
-        terminate_when_unhealthy: bool = False,
-        **kwargs: Any,
-    ):
-        kwargs["terminate_when_unhealthy"] = terminate_when_unhealthy
-        super().__init__(**kwargs)
-        EzPickle.__init__(self, posture_weight=posture_weight, **kwargs)
-        self._posture_weight = posture_weight
-
     def tensor_reward(self, state: Tensor, action: Tensor, next_state: Tensor) -> Tensor:
         """[B, 12], [B, 3], [B, 12] -> [B]."""
         upright = _step_like(next_state[:, 1] / 1.25) + _step_like(_uprightness(next_state[:, 2]))
         return _advance(self, state, action, next_state) + self._posture_weight * upright
 
 
-class SmoothWalker2dEnv(_Smooth, Walker2dEnv):
+class SmoothWalker2dEnv(_Balancing, Walker2dEnv):
     r"""Walk along x, torso high and upright: height h, pitch folded to phi in [0, pi].
 
     .. math:: r = w_f \frac{x' - x}{\Delta t} + \frac{w_p}{2} \left(\min(\max(h' / 0.8, 0), 1)
@@ -137,18 +155,6 @@ class SmoothWalker2dEnv(_Smooth, Walker2dEnv):
         **kwargs: of the stock environment; w_f is its ``forward_reward_weight``, w_c its
             ``ctrl_cost_weight``. Its ``healthy_reward`` means nothing here.
     """
-
-    def __init__(
-        self,
-        *,
-        posture_weight: float = 1.0,
-        terminate_when_unhealthy: bool = False,
-        **kwargs: Any,
-    ):
-        kwargs["terminate_when_unhealthy"] = terminate_when_unhealthy
-        super().__init__(**kwargs)
-        EzPickle.__init__(self, posture_weight=posture_weight, **kwargs)
-        self._posture_weight = posture_weight
 
     def tensor_reward(self, state: Tensor, action: Tensor, next_state: Tensor) -> Tensor:
         """[B, 18], [B, 6], [B, 18] -> [B]."""

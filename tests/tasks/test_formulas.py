@@ -1,5 +1,7 @@
 """Formulas are given the keywords that they declare, and nothing else."""
 
+import contextlib
+
 import pytest
 import torch
 
@@ -48,8 +50,11 @@ def test_a_function_that_reads_attributes_is_called_row_by_row_with_its_context(
     class Env:
         goal = None
 
+        @contextlib.contextmanager
         def enter(self, row):
             self.goal = float(row[0])
+            yield
+            self.goal = None
 
         def reward(self, state, action, t):
             assert len(state) == len(action) == 1
@@ -70,5 +75,7 @@ def test_no_rows_are_no_rows():
         def reward(self, state):
             return state.sum(-1) * self.goal
 
-    nothing = Formula(Env().reward, "test", lambda row: None)(STATE[:0], t=0, context=CONTEXT[:0])
+    nothing = Formula(Env().reward, "test", contextlib.nullcontext)(
+        STATE[:0], t=0, context=CONTEXT[:0]
+    )
     assert nothing.shape == (0,)

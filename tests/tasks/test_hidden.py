@@ -32,13 +32,14 @@ def test_the_context_is_what_resets_draw(made):
     assert mbrl.make_task("HalfCheetah-v5", threads=1).context_size == 0
 
 
-def test_a_missing_context_is_that_of_the_last_reset(made):
+def test_a_missing_context_is_that_of_the_last_start_row_by_row(made):
     task = made("Drone")
     state, action, context = points(task, 3)
     _, drawn = task.start(3, torch.Generator().manual_seed(9))
-    last = drawn[-1].expand(3, -1)
-    for given in (task.step(state, action), task.step(state, action, context=last)):
-        assert torch.equal(given.reward, task.reward(state, action, state, context=last))
+    for given in (task.step(state, action), task.step(state, action, context=drawn)):
+        assert torch.equal(given.reward, task.reward(state, action, state, context=drawn))
+    with pytest.raises(ArgumentError, match=r"differ in their context; pass that of these 2 rows"):
+        task.step(state[:2], action[:2])
     assert not torch.equal(
         task.step(state, action).reward, task.step(state, action, context=context).reward
     )
