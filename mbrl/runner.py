@@ -344,6 +344,10 @@ class _Run:
 
     def _make_eval_task(self) -> Task:
         task = _evaluation_task(self.config) or self._task
+        if task.max_episode_steps is None:
+            raise TaskError(
+                f"eval_task: {task.name} has no max_episode_steps: its episodes might never end"
+            )
         if task.observation_size != self._task.observation_size:
             raise ConfigError(
                 f"eval_task: {task.name} has observations of width {task.observation_size}, "

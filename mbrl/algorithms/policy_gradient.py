@@ -16,7 +16,7 @@ from mbrl.algorithms.start_states import STARTS, ResetStart
 from mbrl.algorithms.weighting import Weighting, weighed
 from mbrl.errors import ArgumentError, DivergenceError
 from mbrl.graph import GraphPolicy, build_graph
-from mbrl.nn import OpenLoop, saturation
+from mbrl.nn import saturation
 from mbrl.options import Choice, chosen
 from mbrl.types import Start, Trajectory
 
@@ -228,10 +228,10 @@ def _estimator(options: Chosen, subject: Subject) -> Estimator:
 def _start(options: Chosen, subject: Subject) -> ResetStart:
     complete = chosen(STARTS, options, "algorithm.start")
     kind = complete.pop("kind")
-    for name, policy in subject.policies.items():
-        if kind == "replay" and isinstance(policy, OpenLoop):
+    for name, node in subject.graph.nodes.items():
+        if kind == "replay" and getattr(node, "uses_time", False):
             raise ArgumentError(
-                f"algorithm.start.kind: replay begins in states that graph.nodes.{name}, of kind "
-                "open_loop, does not observe; legal here: reset"
+                f"algorithm.start.kind: replay does not fit graph.nodes.{name}, which depends on "
+                "the step index t of an episode: a remembered state has lost it; legal here: reset"
             )
     return STARTS[kind](subject.graph.task, **complete)

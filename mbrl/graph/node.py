@@ -82,6 +82,7 @@ class Node(nn.Module):
     outputs: ClassVar[Mapping[str, Width]] = {}
     # Whether the last input port takes a list of values, one or more: the ports "port[0]", ...
     variadic: ClassVar[bool] = False
+    uses_time: bool = False  # whether its outputs depend on the index of the step in the episode
 
     def __init__(self, place: Place):
         super().__init__()

@@ -40,7 +40,8 @@ class PolicyNode(Node):
 
     def __init__(self, place: Place, policy: Policy, *, actuators: Sequence[int] | None = None):
         super().__init__(place)
-        self.policy, self._actuators = policy, chosen(actuators, place.name, place.task)
+        self.policy, self.uses_time = policy, policy.uses_time
+        self._actuators = chosen(actuators, place.name, place.task)
 
     def width(self, port: str) -> int:
         """Return the number of actuators."""

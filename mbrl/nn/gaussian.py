@@ -136,6 +136,7 @@ class GaussianMLP(GaussianPolicy):
                 bias[size:] = start
             self.log_sd = None
         else:
+            self.uses_time = deviation == "per_step"
             shape = (steps or 1, size)
             self.log_sd = nn.Parameter(torch.full(shape, start, dtype=torch.float64))
 
@@ -178,6 +179,8 @@ class OpenLoop(GaussianPolicy):
     Raises:
         ArgumentError: if a number is out of its range.
     """
+
+    uses_time = True
 
     def __init__(
         self,

@@ -29,6 +29,7 @@ class Policy(nn.Module):
     """
 
     normalizer: RunningNormalizer | None
+    uses_time: bool = False  # whether actions depend on the index of the step
 
     def __init__(self) -> None:
         super().__init__()

@@ -146,7 +146,7 @@ class HiddenState:
         inputs, start = saved.inputs, 0
         for key in self.drawn:
             like = self._base.attributes[key]
-            end = start + np.size(like)
+            end = start + len(packed(like))  # type: ignore[arg-type]  # what read() accepted
             setattr(env, key, unpacked(like, context[start:end]))
             start = end
         if len(inputs):

@@ -49,7 +49,7 @@ def test_a_factor_of_zero_freezes():
 
 
 def test_mistakes_are_named():
-    with pytest.raises(ArgumentError, match=r"optimizer\.bias_factor must not be negative, got -1"):
+    with pytest.raises(ArgumentError, match=r"bias_factor must not be negative, got -1"):
         OptimizerOptions(bias_factor=-1.0)
     options = OptimizerOptions(deviation_factor=3.0)
     with pytest.raises(ArgumentError, match=r"optimizer.deviation_factor is 3.0, but no parameter"):

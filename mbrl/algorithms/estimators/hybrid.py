@@ -76,13 +76,14 @@ class Hybrid(Estimator):
 
     def estimate(self, problem: Problem) -> Estimate:
         """Roll out, differentiate mean and deviations apart, move the mean to the best row."""
-        state, objective = problem.start.state, problem.objective
-        if not torch.equal(state, state[:1].expand_as(state)):
-            raise ArgumentError(
-                "algorithm.estimator.kind: hybrid compares sequences of actions from one state, "
-                "and start states differ; take the noise out of the reset, e.g. by "
-                "task_args: {reset_noise_scale: 0}"
-            )
+        objective = problem.objective
+        for name, rows in zip(("start states", "contexts"), problem.start, strict=True):
+            if not torch.equal(rows, rows[:1].expand_as(rows)):
+                raise ArgumentError(
+                    "algorithm.estimator.kind: hybrid compares sequences of actions from one "
+                    f"state, and {name} differ; take the noise out of the reset, e.g. by "
+                    "task_args: {reset_noise_scale: 0}"
+                )
         draws: list[Draw] = []
         gain = None if objective.gains is None else objective.gain
         trajectory = problem.unroll(self._subject.graph, gain=gain, draws=draws, replay=self._best)

@@ -109,6 +109,7 @@ class Phase(Node):
 
     inputs = {"observation": None}
     outputs = {"phase": None}
+    uses_time = True
 
     def __init__(self, place: Place, *, period: float, harmonics: int = 1):
         super().__init__(place)
