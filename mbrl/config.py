@@ -61,7 +61,8 @@ class EvaluationOptions:
         every: updates between evaluations during training; 0: only one at the end.
         policy: which weights the last evaluation uses: latest, or best (by the evaluations during
             training; by the training return if there were none).
-        seed: episode i is reset with seed + i; null: 10000 (1 + the run's seed).
+        seed: episode i is reset with seed + i; null: 10000 (1 + the run's seed). Evaluations during
+            training, which choose the best, use seed + 5000 + i.
     """
 
     episodes: int = 10

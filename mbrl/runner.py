@@ -35,6 +35,7 @@ from mbrl.tasks import Evaluation, Task, evaluate, make_task
 from mbrl.types import Array
 
 _EVALUATION_SEED = 10_000
+_CHOOSING = 5_000  # added to the seed of evaluations during training
 # What may be changed when a run is continued: what its past updates did not depend on.
 RESUMABLE = ("algorithm.updates", "evaluation", "checkpoint", "threads", "imports")
 _VERSIONED = ("torch", "mujoco", "gymnasium", "numpy", "mbrl-mujoco")
@@ -365,20 +366,21 @@ class _Run:
             checkpoint.save(self.folder.best, self._content())
         if self.config.evaluation.policy == "best":
             self._algorithm.load_state_dict(checkpoint.load(self.folder.best)["algorithm"])
-        return self._evaluate()
+        return self._evaluate(_evaluation_seed(self.config))
 
     def _intermediate_evaluation(self) -> float:
         """Evaluate during training; what cuts it short is saved, and resuming makes up for it."""
         self._owed = True
         try:
-            evaluation = self._evaluate()
+            # Other episodes than the last evaluation's: what chooses the best must not flatter it.
+            evaluation = self._evaluate(_evaluation_seed(self.config) + _CHOOSING)
         except MbrlError:
             self._save()
             raise
         self._owed = False
         return float(evaluation.returns.mean())
 
-    def _evaluate(self) -> Evaluation:
+    def _evaluate(self, seed: int) -> Evaluation:
         """Evaluate the current policy; a signal ends it midway."""
         actor = self._algorithm.actor()
         actor.reset()
@@ -387,7 +389,7 @@ class _Run:
             self._stop_if_asked()
             return actor.act(observation)
 
-        episodes, seed = self.config.evaluation.episodes, _evaluation_seed(self.config)
+        episodes = self.config.evaluation.episodes
         return evaluate(self._eval_task, act, episodes=episodes, seed=seed)
 
     def _summary(self, evaluation: Evaluation) -> dict[str, Any]:

@@ -10,6 +10,10 @@ from mbrl.types import Trajectory
 from tests.algorithms.linear import CLOSED, OPEN, LinearQuadratic
 
 
+# Without a clock: remembered states have lost their time.
+TIMELESS = {**CLOSED, "deviation": "constant", "steps": None}
+
+
 class Goals(LinearQuadratic):
     """Contexts that say which start they belong to."""
 
@@ -69,7 +73,7 @@ def test_the_share_of_fresh_states(fresh, count):
     assert torch.equal(second.context[~old], second.state[~old][:, :1])
 
 
-def make(start=None, policy=CLOSED, task=None, **options):
+def make(start=None, policy=TIMELESS, task=None, **options):
     setting = Setting(
         task or LinearQuadratic(),
         {"nodes": {"policy": policy}},
@@ -129,6 +133,7 @@ def test_mistakes_are_named():
         ArgumentError, match="replay does not fit linear, which depends on the step"
     ):
         make({"kind": "replay"}, task=Timed())
-    with pytest.raises(ArgumentError, match="does not observe; legal here: reset"):
-        make({"kind": "replay"}, policy=OPEN)
+    for policy in (OPEN, CLOSED):
+        with pytest.raises(ArgumentError, match=r"does not fit graph.nodes.policy, which depends"):
+            make({"kind": "replay"}, policy=policy)
     assert isinstance(make(task=Timed())._start, ResetStart)
