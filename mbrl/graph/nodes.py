@@ -100,7 +100,7 @@ class Reward(Node):
         return self.place.task.reward(*values, t=step.t, context=step.context)
 
 
-class EnvironmentStep(Node):
+class OwnStep(Node):
     """The environment's own step: x_{t+1}, r_t, o_{t+1} and whether the episode ends, in one op.
 
     Everything is exactly what the environment returns, and differentiated together. To let the
@@ -137,7 +137,7 @@ SHIPPED: dict[str, type[Node]] = {
     "observe": Observe,
     "dynamics": DynamicsNode,
     "reward": Reward,
-    "step": EnvironmentStep,
+    "step": OwnStep,
     "terminate": Terminate,
     **KINDS,
 }

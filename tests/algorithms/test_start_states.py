@@ -9,7 +9,6 @@ from mbrl.errors import ArgumentError
 from mbrl.types import Trajectory
 from tests.algorithms.linear import CLOSED, OPEN, LinearQuadratic
 
-
 # Without a clock: remembered states have lost their time.
 TIMELESS = {**CLOSED, "deviation": "constant", "steps": None}
 
