@@ -7,12 +7,12 @@ import signal
 import gymnasium
 import pytest
 import torch
-from mbrl.tasks.pendulums import SmoothInvertedPendulumEnv
 
 from mbrl import checkpoint, runner
 from mbrl.errors import CheckpointError, DivergenceError, MbrlError, StorageError, TaskError
 from mbrl.runner import run
 from mbrl.signals import Interrupted
+from mbrl.tasks.smooth import SmoothInvertedPendulumEnv
 from tests.tiny import (
     hooked_updates,
     newest,

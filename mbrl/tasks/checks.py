@@ -254,7 +254,8 @@ class Formulas:
         allowed = 1e-5 * (1 + theirs.abs()) + 1.1 * (ours - lagged).abs()
         if not plain or what not in self._own:
             allowed = allowed + _LAG * (1 + theirs.abs())
-        if not bool(((ours - theirs).abs() <= allowed).all()):
+        # Both NaN agree: the run will say so.
+        if bool(((ours - theirs).abs() > allowed).any() or (ours.isnan() != theirs.isnan()).any()):
             raise TaskError(
                 f"{self._name}: tensor_{what} contradicts its step: {_shown(ours)} where the step "
                 f"gives {_shown(theirs)}"

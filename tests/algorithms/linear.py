@@ -93,6 +93,9 @@ CLOSED = {
     "dtype": "float64",
 }
 
+# Without a clock: a policy that may begin in remembered states.
+TIMELESS = {**CLOSED, "deviation": "constant", "steps": None}
+
 
 class Setup(NamedTuple):
     graph: object

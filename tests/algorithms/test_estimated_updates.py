@@ -13,7 +13,7 @@ from mbrl.errors import ArgumentError, ConfigError, DivergenceError
 from mbrl.graph import Node
 from mbrl.registry import NODES
 from mbrl.runner import resumed_config, run
-from tests.algorithms.linear import CLOSED, OPEN, H, LinearQuadratic
+from tests.algorithms.linear import CLOSED, OPEN, TIMELESS, H, LinearQuadratic
 from tests.tiny import TINY, same, same_runs, tiny_config
 
 ESTIMATORS = {
@@ -27,7 +27,7 @@ ESTIMATORS = {
 
 
 def make(estimator="pathwise", policy=None, task=None, graph=None, **options):
-    policy = policy or (OPEN if estimator == "hybrid" else CLOSED)
+    policy = policy or (OPEN if estimator == "hybrid" else TIMELESS)
     task = task or LinearQuadratic(0.0 if estimator == "hybrid" else 0.3)
     setting = Setting(
         task, graph or {"nodes": {"policy": policy}}, torch.Generator().manual_seed(0)

@@ -7,10 +7,7 @@ from mbrl.algorithms import PolicyGradient, Setting
 from mbrl.algorithms.start_states import ReplayStart, ResetStart
 from mbrl.errors import ArgumentError
 from mbrl.types import Trajectory
-from tests.algorithms.linear import CLOSED, OPEN, LinearQuadratic
-
-# Without a clock: remembered states have lost their time.
-TIMELESS = {**CLOSED, "deviation": "constant", "steps": None}
+from tests.algorithms.linear import CLOSED, OPEN, TIMELESS, LinearQuadratic
 
 
 class Goals(LinearQuadratic):
