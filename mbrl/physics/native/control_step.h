@@ -48,7 +48,7 @@ class ControlStep {
   std::vector<double> tangents_, before_, accelerated_, rates_, next_;
   std::vector<double> metric_, inverse_, updated_, smooth_;
   std::vector<double> state_, start_, stage_tangents_, sum_;
-  std::vector<double> a_, e_, w_, plus_;
+  std::vector<double> a_, e_, w_, plus_, drift_;
   std::vector<double> scratch_[3];
   std::vector<int> pivot_;
 };

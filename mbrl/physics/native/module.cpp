@@ -5,12 +5,15 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
+#include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
 #include "control_step.h"
+#include "dense.h"
 #include "plan.h"
 
 namespace py = pybind11;
@@ -49,6 +52,18 @@ void load(const Job& job, mjData* d, int row) {
   for (int i = 0; i < mjNWARNING; i++) d->warning[i].number = 0;
 }
 
+// Split [A B] (ndx, ndx + nu).
+void write(const Job& job, int row, const double* tangents) {
+  const Plan& p = *job.plan;
+  double* A = job.A + static_cast<size_t>(row) * p.ndx * p.ndx;
+  double* B = job.B + static_cast<size_t>(row) * p.ndx * p.nu;
+  for (int i = 0; i < p.ndx; i++) {
+    const double* t = tangents + i * p.columns;
+    mju_copy(A + i * p.ndx, t, p.ndx);
+    mju_copy(B + i * p.nu, t + p.ndx, p.nu);
+  }
+}
+
 void implicit_row(const mjModel* m, mjData* d, int row, void* argument) {
   const Job& job = *static_cast<const Job*>(argument);
   const Plan& p = *job.plan;
@@ -58,13 +73,40 @@ void implicit_row(const mjModel* m, mjData* d, int row, void* argument) {
   const Status status = step.linearize(p, m, d, job.frame_skip, job.eps);
   job.status[row] = static_cast<int>(status);
   if (status != Status::kOk) return;
-  double* A = job.A + static_cast<size_t>(row) * p.ndx * p.ndx;
-  double* B = job.B + static_cast<size_t>(row) * p.ndx * p.nu;
-  for (int i = 0; i < p.ndx; i++) {
-    const double* t = step.tangents() + i * p.columns;
-    mju_copy(A + i * p.ndx, t, p.ndx);
-    mju_copy(B + i * p.nu, t + p.ndx, p.nu);
+  write(job, row, step.tangents());
+}
+
+// The chain of mjd_transitionFD over the substeps.
+void transition_row(const mjModel* m, mjData* d, int row, void* argument) {
+  const Job& job = *static_cast<const Job*>(argument);
+  const Plan& p = *job.plan;
+  static thread_local std::vector<double> chain, next, a, b;
+  const size_t n = p.columns, ndx = p.ndx;
+  if (chain.size() != ndx * n || a.size() != ndx * ndx) {
+    chain.assign(ndx * n, 0);
+    next.assign(ndx * n, 0);
+    a.assign(ndx * ndx, 0);
+    b.assign(ndx * p.nu, 0);
   }
+  job.status[row] = static_cast<int>(Status::kError);
+  load(job, d, row);
+  std::fill(chain.begin(), chain.end(), 0);
+  for (int i = 0; i < p.ndx; i++) chain[i * n + i] = 1;
+  for (int k = 0; k < job.frame_skip; k++) {
+    mjd_transitionFD(m, d, job.eps, job.centered, a.data(), b.data(), nullptr, nullptr);
+    for (int i = 0; i < p.ndx; i++) {
+      std::fill(&next[i * n], &next[i * n + p.ndx], 0);
+      std::copy(&b[i * p.nu], &b[i * p.nu] + p.nu, &next[i * n + p.ndx]);
+    }
+    multiply_add(next.data(), a.data(), p.ndx, chain.data(), p.ndx, p.ndx, p.columns);
+    chain.swap(next);
+    mj_step(m, d);
+  }
+  bool good = true;
+  for (int i = 0; i < mjNWARNING; i++) good = good && d->warning[i].number == 0;
+  for (const double x : chain) good = good && std::isfinite(x);
+  job.status[row] = static_cast<int>(good ? Status::kOk : Status::kDiverged);
+  write(job, row, chain.data());
 }
 
 class Engine {
@@ -84,6 +126,11 @@ class Engine {
 
   py::tuple linearize(const Array& states, const Array& ctrls, int frame_skip, double eps) {
     return run(implicit_row, states, ctrls, frame_skip, eps, false);
+  }
+
+  py::tuple transition(const Array& states, const Array& ctrls, int frame_skip, double eps,
+                       bool centered) {
+    return run(transition_row, states, ctrls, frame_skip, eps, centered);
   }
 
  private:
@@ -145,5 +192,6 @@ PYBIND11_MODULE(_engine, module) {
   });
   py::class_<mbrl::Engine>(module, "Engine")
       .def(py::init<std::uintptr_t, int, const mbrl::Array&, const mbrl::Array&>())
-      .def("linearize", &mbrl::Engine::linearize);
+      .def("linearize", &mbrl::Engine::linearize)
+      .def("transition", &mbrl::Engine::transition);
 }
