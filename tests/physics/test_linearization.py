@@ -85,7 +85,7 @@ def test_accuracy(name, integrator, frame_skip, n, method, centered):
             Simulator(model, threads=1).linearization_method(method)
         return
     if method == "implicit" and model.opt.integrator == int(models.INTEGRATORS["discrete"]):
-        with pytest.raises(ModelError, match="^method 'implicit' does not cover the discrete"):
+        with pytest.raises(ModelError, match=r"^method 'implicit' does not cover the discrete"):
             Simulator(model, threads=1).linearization_method(method)
         return
     case = case_of(name, integrator, frame_skip, n)

@@ -83,7 +83,7 @@ void ControlStep::fit(const Plan& p) {
   const size_t nv = p.nv, n = p.columns, ndx = p.ndx;
   if (fitted_ == p.sizes()) return;
   fitted_ = p.sizes();
-  for (auto* t : {&tangents_, &before_, &stage_tangents_, &sum_}) t->assign(ndx * n, 0);
+  for (auto* t : {&tangents_, &at_stage_, &stage_tangents_, &sum_}) t->assign(ndx * n, 0);
   for (auto* t : {&accelerated_, &updated_, &smooth_}) t->assign(nv * n, 0);
   rates_.assign(p.na * n + 1, 0);
   for (auto* t : {&metric_, &inverse_}) t->assign(nv * nv, 0);
@@ -422,7 +422,7 @@ Status ControlStep::runge_kutta(const Plan& p, const mjModel* m, mjData* d, doub
   double *rate = state_.data(), *total = next_.data();  // (nv + nv + na)
   std::fill(sum.begin(), sum.end(), 0);
   mju_zero(total, 2 * nv + na);
-  double* at = before_.data();  // tangents at the stage
+  double* at = at_stage_.data();  // tangents at the stage
   std::vector<double>& u = a_;
   mju_zero(u.data(), nv);
   for (int stage = 0; stage < 4; stage++) {
