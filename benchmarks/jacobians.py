@@ -5,12 +5,12 @@
 For each model, states "in contact" (constraint forces act, along random trajectories, after the
 model has settled) and "in the air" (the root lifted until nothing touches; for models without a
 floating root, states without constraint forces). Each method is timed at one and more threads, in
-turns, so that a drift of the machine meets all; figures are medians of rounds. Beside our methods
+turns, so that a drift of the machine meets all; figures are medians over rounds. Beside our methods
 stands the baseline: mjd_transitionFD chained over the physics steps, called through ctypes, with
-the model's own solver settings, eps 1e-6. A ratio is the baseline's time over the method's at
-equal threads. Where a model's integrator is RK4, which mjd_transitionFD refuses, it and
-"transition" are measured with the model switched to Euler (marked *), which is some four times less
-work; --integrator Euler switches every model, for all methods.
+the model's own solver settings, eps 1e-6. A ratio is the baseline's time over the method's, of the
+same round at equal threads: more than 1 is faster. Where a model's integrator is RK4, which
+mjd_transitionFD refuses, it and "transition" are measured with the model switched to Euler (marked
+*), which is some four times less work; --integrator Euler switches every model, for all methods.
 
 An error is the Frobenius norm of the difference of [A B] over that of the reference: centred
 differences of serial mj_step with Newton at tolerance 0. The median is over all states, the worst
@@ -198,7 +198,7 @@ def measured_points(name, where, model, frame_skip, points, options):
         for method, (_, by_threads) in contenders.items()
         for n, call in by_threads.items()
     }
-    seconds = in_turns(calls, options.rounds)
+    times = in_turns(calls, options.rounds)
     few = tuple(part[: options.errors] for part in points)
     references = {}
     for method, (used, by_threads) in contenders.items():
@@ -211,8 +211,11 @@ def measured_points(name, where, model, frame_skip, points, options):
             where,
             method,
             used is not model,
-            {n: 1e6 * seconds[method, n] / len(points[0]) for n in options.threads},
-            {n: seconds[BASELINE, n] / seconds[method, n] for n in options.threads},
+            {
+                n: 1e6 * statistics.median(times[method, n]) / len(points[0])
+                for n in options.threads
+            },
+            {n: paired(times[BASELINE, n], times[method, n]) for n in options.threads},
             median,
             worst,
         )
@@ -269,7 +272,7 @@ class Reference:
 
 
 def in_turns(calls, rounds):
-    """Return median seconds of each call, one after the other in every round."""
+    """Return the seconds of each call, one after the other in every round."""
     times = {key: [] for key in calls}
     for measured in (False, *[True] * rounds):  # the first allocates
         for key, call in calls.items():
@@ -277,7 +280,12 @@ def in_turns(calls, rounds):
             call()
             if measured:
                 times[key].append(time.perf_counter() - start)
-    return {key: statistics.median(series) for key, series in times.items()}
+    return times
+
+
+def paired(others, own):
+    """Return the median over rounds of the ratio within a round: what drifts cancels."""
+    return statistics.median(a / b for a, b in zip(others, own, strict=True))
 
 
 # Rollouts
@@ -298,9 +306,10 @@ def rollout_table(options):
                     continue
                 for backward in (False, True):
                     calls[method, backward] = rollout(dynamics, batch, backward)
-            seconds = in_turns(calls, 3)
+            times = in_turns(calls, 3)
             for method in dict.fromkeys(method for method, _ in calls):
-                rates = (HORIZON * batch / seconds[method, b] for b in (False, True))
+                seconds = (statistics.median(times[method, b]) for b in (False, True))
+                rates = (HORIZON * batch / each for each in seconds)
                 rows.append((name, method, str(batch), *(f"{rate:.0f}" for rate in rates)))
     return rows
 

@@ -89,8 +89,7 @@ def mjx_jacfwd(model: mujoco.MjModel, frame_skip: int, states, ctrls, rounds: in
     def step(x, u):
         parts = {"qpos": x[:nq], "qvel": x[nq : nq + nv], "act": x[nq + nv :], "ctrl": u}
         data = blank.replace(**parts)
-        for _ in range(frame_skip):
-            data = mjx.step(device_model, data)
+        data = jax.lax.fori_loop(0, frame_skip, lambda _, d: mjx.step(device_model, d), data)
         return jax.numpy.concatenate([data.qpos, data.qvel, data.act])
 
     start = time.perf_counter()
