@@ -79,7 +79,7 @@ def _heading(
     name: str, simulator: Simulator, met: Visits, choice: _Choice, found: Examination
 ) -> list[str]:
     spec, solver, count = simulator.spec, found.solver, len(met.states)
-    asked = "'auto': the fastest that is exact" if choice.method == "auto" else repr(choice.method)
+    asked = "'auto'" if choice.method == "auto" else repr(choice.method)
     rows = [
         ("states", f"{count}: {met.by_policy} along episodes of the graph's policy, untrained, "
          f"{count - met.by_policy} under random actions"),
@@ -88,11 +88,17 @@ def _heading(
          f"solver {solver.name}, tolerance {solver.tolerance:.0e}, "
          f"at most {solver.iterations} iterations"),
         ("method", f"{found.method!r} (the graph asks for {asked}), "
-         f"{_kind(found.centered)} differences, eps {found.eps:.1e}, solver converged"),
+         f"{_differences(found)}, eps {found.eps:.1e}, solver converged"),
         ("noise", f"halving eps changes [A B] by {_pair(found.change)}"
          f" (median / worst state){_regime(found)}"),
     ]  # fmt: skip
     return [name, *(f"  {label:8}{text}" for label, text in rows)]
+
+
+def _differences(found: Examination) -> str:
+    if found.method == "implicit":
+        return "centred differences of geometry alone"
+    return f"{_kind(found.centered)} differences"
 
 
 def _regime(found: Examination) -> str:
@@ -287,4 +293,4 @@ def _percent(share: NDArray[np.bool_]) -> str:
 
 
 def _fallbacks(fallbacks: Fallbacks) -> str:
-    return f"{fallbacks.fallen} of {fallbacks.points}" if fallbacks.points else "none"
+    return f"{fallbacks.fallen} of {fallbacks.points}" if fallbacks.fallen else "none"

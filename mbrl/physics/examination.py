@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from statistics import median
@@ -164,7 +165,7 @@ def examine(
         DivergenceError: naming the rows whose simulation diverged.
     """
     name = simulator.linearization_method(method)
-    eps = eps or default_eps(simulator.model, centered)
+    eps = eps or METHODS[name].default_eps(simulator.model, centered)
 
     def jacobian(by: str = "step", every: int = 1, **options: Any) -> Array:
         return _joined(simulator.linearize(states[::every], ctrls[::every], method=by, **options))
@@ -221,20 +222,10 @@ def relative_error(found: Array, expected: Array) -> Array:
 
 def counted(simulator: Simulator, call: Callable[[], Array]) -> tuple[Array, Fallbacks]:
     """Return what a linearisation gives, and which of its rows fell back to differences."""
-
-    def read() -> Mapping[str, Any]:
-        found: Mapping[str, Any] = getattr(simulator, "linearization_counts", {})
-        return {**found, "reasons": dict(found.get("reasons", {}))}
-
-    before = read()
+    before = Counter(simulator.linearization_fallbacks)
     result = call()
-    after = read()
-    new = {
-        reason: count - before["reasons"].get(reason, 0)
-        for reason, count in after["reasons"].items()
-    }
-    points, fallen = (after.get(key, 0) - before.get(key, 0) for key in ("points", "fallbacks"))
-    return result, Fallbacks(points, fallen, {r: n for r, n in new.items() if n})
+    reasons = Counter(simulator.linearization_fallbacks) - before
+    return result, Fallbacks(len(result), reasons.total(), reasons)
 
 
 def _joined(linearization: Linearization) -> Array:

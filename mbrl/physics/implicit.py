@@ -76,6 +76,11 @@ class ImplicitDifference:
         if feature := engine.unsupported(model._address):
             raise ModelError(f"method 'implicit' does not cover {feature}; use method 'step'")
 
+    @staticmethod
+    def default_eps(model: mujoco.MjModel, centered: bool) -> float:
+        """Return the size of the differences of geometry, which are always centred."""
+        return _EPS
+
     def __call__(
         self, state: Array, ctrl: Array, *, eps: float | None, centered: bool
     ) -> Linearization:

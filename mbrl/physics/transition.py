@@ -41,6 +41,11 @@ class TransitionDifference:
         self._native = make_engine(model, threads)
 
     @staticmethod
+    def default_eps(model: mujoco.MjModel, centered: bool) -> float:
+        """Return the size of differences that measured best for models of this kind."""
+        return default_eps(model, centered)
+
+    @staticmethod
     def check(model: mujoco.MjModel) -> None:
         """Refuse what ``mjd_transitionFD`` cannot differentiate, or differentiates wrongly."""
         low, high = bounds(model)

@@ -38,7 +38,7 @@ def test_a_calm_model(pendulum):
     lines = report(pendulum, nodes(policy={**FIXED, "offset": [0.1]}))
     assert lines[0] == "InvertedPendulum-v5"
     assert "RK4, frame skip 2" in lines[2]
-    assert "'step' (the graph asks for 'auto'" in lines[3]
+    assert "'implicit' (the graph asks for 'auto'" in lines[3]
     assert any("refused: method 'transition' cannot" in line and "RK4" in line for line in lines)
     assert notes(lines) == ["nothing stands in the way of gradients in these states"]
 

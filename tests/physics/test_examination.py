@@ -112,7 +112,8 @@ def test_errors_agree_with_another_reference(name):
     assert set(found.methods) | set(found.refused) == set(METHODS)
     for method, figures in found.methods.items():
         median, _ = case.errors(sim.linearize(case.states, case.ctrls, method=method))
-        assert figures.one_sided.median == pytest.approx(median, rel=0.05)
+        # Neither reference can tell errors below its own, of 1e-9.
+        assert figures.one_sided.median == pytest.approx(median, rel=0.05, abs=1e-9)
 
 
 def test_noise_and_its_order(scripted):
@@ -248,28 +249,27 @@ def test_the_models_own_solver():
     assert solver.jacobian.worst > 1e-3  # those of the optimum are good to 1e-4
 
 
-class Counting(Simulator):
+class Falling(Simulator):
     """A simulator that counts as if one row in four fell back."""
 
-    linearization_counts = {"points": 4, "fallbacks": 1, "reasons": {"before": 1}}
+    count = 1
+
+    @property
+    def linearization_fallbacks(self):
+        return {"before": 1, "noslip": self.count}
 
     def linearize(self, state, ctrl, **options):
-        counts, n = self.linearization_counts, len(state)
-        self.linearization_counts = {
-            "points": counts["points"] + n,
-            "fallbacks": counts["fallbacks"] + n // 4,
-            "reasons": {**counts["reasons"], "noslip": n // 4},
-        }
+        self.count += len(state) // 4
         return super().linearize(state, ctrl, **options)
 
 
 def test_fallbacks_are_those_of_the_call():
     states, ctrls = along_the_rail(*range(1, 9))
-    sim = Counting(mujoco.MjModel.from_xml_string(RAIL), threads=1)
+    sim = Falling(mujoco.MjModel.from_xml_string(RAIL), threads=1)
     _, found = counted(sim, lambda: sim.linearize(states, ctrls).A)
     assert found == Fallbacks(8, 2, {"noslip": 2})
     plain = simulator(RAIL)
-    assert counted(plain, lambda: states) == (pytest.approx(states), Fallbacks(0, 0, {}))
+    assert counted(plain, lambda: states) == (pytest.approx(states), Fallbacks(8, 0, {}))
 
 
 def test_relative_errors():
