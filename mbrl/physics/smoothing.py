@@ -109,8 +109,9 @@ class ImpedanceSmoothing:
         for solref in (own.flex_solref, own.opt.o_solref):
             self._slow(solref)
         # A pair's margin is the sum of its two geoms', except where the pair is declared.
-        for share in (own.geom_margin, own.flex_margin, own.body_margin):
+        for share in (own.geom_margin, own.flex_margin):
             share += 0.5 * margin
+        own.body_margin[own.body_geomnum > 0] += 0.5 * margin  # the largest of its geoms
         own.pair_margin += margin
         own.opt.o_margin += margin
         if self.limits:
@@ -144,9 +145,10 @@ class RandomizedSmoothing:
     with :math:`\delta_i, \eta_i` normal, in antithetic pairs (each also with the other sign, so
     what is linear in the perturbation cancels). In a Euclidean state space their expectations are
     the Jacobians of the smoothed step :math:`E[F(x \oplus \delta, u + \eta)]` wherever F is
-    continuous; of a jump of F, such as the onset of a contact with ``solimp`` d_0 > 0, samples of
-    its Jacobian see nothing. Matrices of states with quaternions are averaged as they stand, each
-    in the tangent frames of its own sample.
+    continuous. Where F jumps, as at the onset of a contact with ``solimp`` d_0 > 0 (MuJoCo's
+    default), samples of its Jacobian miss the jump: an error of any size, which no N makes smaller.
+    Matrices of states with quaternions are averaged as they stand, each in the tangent frames of
+    its own sample.
 
     The perturbations of a row are a function of ``seed`` and of the bits of its state and control:
     the same row gets the same, in any company and at any number of threads, and different rows,
@@ -260,7 +262,7 @@ def smoothing_of(
         ConfigError: if there is no such kind, or an option does not fit.
         ArgumentError: if it is something else, or a number is out of its range.
     """
-    if value is None or isinstance(value, Smoothing):
+    if value is None or (isinstance(value, Smoothing) and not isinstance(value, type)):
         return value
     if not isinstance(value, Mapping):
         raise ArgumentError(
