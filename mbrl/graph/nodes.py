@@ -68,7 +68,7 @@ class DynamicsNode(Node):
         eps: size of differences; null: the method's best.
         centered: second-order differences.
         smoothing: whose derivatives stand in for those of the step, ``{kind: impedance, width:
-            0.02}`` or ``{kind: randomized, position_sd: 0.01}``; see
+            0.005}`` or ``{kind: randomized, position_sd: 0.01}``; see
             :class:`~mbrl.physics.ImpedanceSmoothing` and
             :class:`~mbrl.physics.RandomizedSmoothing`. null: exact ones.
     """

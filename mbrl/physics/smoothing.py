@@ -61,7 +61,9 @@ class ImpedanceSmoothing:
     ``onset`` 0 the force sets in at the gap m' with slope zero; with ``margin`` = ``width`` it has
     risen to full impedance where the unmodified geoms would touch. Without a margin the copy's
     ground gives way by ``width`` before it holds: the small violations of the simulated states then
-    lie where it hardly resists.
+    lie where it hardly resists. With one, what rests on the ground is deep inside the copy's, which
+    pushes with some margin / timeconst^2 instead of gravity, and holds by friction as much more
+    strongly; ``slowdown`` weakens both.
 
     A and B are the copy's Jacobians *at the states of the unmodified simulation*: the chain rule
     evaluates every factor along the forward trajectory. They are no derivative of a rollout of the
@@ -79,7 +81,7 @@ class ImpedanceSmoothing:
         ArgumentError: if a number is out of its range.
     """
 
-    width: float = 0.02
+    width: float = 0.005
     onset: float = 0.0
     margin: float | None = None
     slowdown: float = 1.0

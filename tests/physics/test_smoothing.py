@@ -249,7 +249,7 @@ BALL = """
 
 def smoothed_derivative(model, height, speed, sd):
     """d/dz E[F(z + sd n)] by quadrature of -F p' over a fine grid: no derivative of F."""
-    offsets = np.linspace(-7.0 * sd, 7.0 * sd, 4001)
+    offsets = np.linspace(-6.0 * sd, 6.0 * sd, 801)
     states = np.stack([height + offsets, np.full_like(offsets, speed)], axis=1)
     values = reference.steps(model, states, np.zeros((len(states), 0)))
     density = np.exp(-0.5 * (offsets / sd) ** 2) / (sd * math.sqrt(2.0 * math.pi))
