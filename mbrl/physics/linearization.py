@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from typing import TYPE_CHECKING, Protocol
 
 import mujoco
 
-from mbrl.errors import ArgumentError, suggestion
+from mbrl.errors import ArgumentError, ModelError, suggestion
+from mbrl.physics.implicit import NOTICE, ImplicitDifference, native_engine
 from mbrl.physics.state import StateSpec
 from mbrl.physics.step_difference import StepDifference
 from mbrl.physics.transition import TransitionDifference
@@ -90,13 +92,35 @@ class Linearizer:
             ModelError: if it cannot differentiate this model.
         """
         if method == "auto":
-            return "step"
+            return self._chosen()
         if not isinstance(method, str) or method not in METHODS:
             raise ArgumentError(
                 f"unknown method {method!r}; {suggestion(method, ['auto', *METHODS])}"
             )
         METHODS[method].check(self._model)
         return method
+
+    def _chosen(self) -> str:
+        """Return "implicit" if it covers the model, else "step".
+
+        By the model alone: a choice by the clock would make runs differ from one another.
+        """
+        if native_engine()[0] is None:
+            NOTICE.give()
+            return "step"
+        try:
+            ImplicitDifference.check(self._model)
+        except ModelError:
+            return "step"
+        return "implicit"
+
+    @property
+    def fallbacks(self) -> dict[str, int]:
+        """Why states were differenced with the whole step instead, and how many."""
+        found: Counter[str] = Counter()
+        for differentiate in self._built.values():
+            found.update(getattr(differentiate, "fallbacks", {}))
+        return dict(found)
 
 
 def check_eps(eps: float | None) -> None:
@@ -124,7 +148,8 @@ def converge(model: mujoco.MjModel) -> None:
     model.opt.noslip_tolerance = 0.0
 
 
-METHODS: dict[str, type[StepDifference] | type[TransitionDifference]] = {
+METHODS: dict[str, type[ImplicitDifference] | type[StepDifference] | type[TransitionDifference]] = {
+    "implicit": ImplicitDifference,
     "step": StepDifference,
     "transition": TransitionDifference,
 }

@@ -165,12 +165,14 @@ class Simulator:
         Args:
             state: [B, nx].
             ctrl: [B, nu].
-            method: "step" differences the whole control step (any integrator); "transition"
-                chains ``mjd_transitionFD`` over the physics steps (not RK4); "auto" takes the
-                fastest that is exact for this model.
+            method: "implicit" differentiates the solved equations of motion (native, most
+                accurate and fastest, see :class:`ImplicitDifference`); "step" differences the
+                whole control step (any model); "transition" chains ``mjd_transitionFD`` over the
+                physics steps (not RK4); "auto" takes "implicit" where it covers the model, else
+                "step".
             eps: size of the differences; None: the measured best, one-sided 2^-27 (2^-23 if the
                 model can have no constraint), centred 2^-20.
-            centered: second-order differences, at twice the cost.
+            centered: second-order differences, at twice the cost ("implicit" always has them).
             smoothing: whose A and B stand in, ``{"kind": "impedance" or "randomized", ...}`` or an
                 object of ``mbrl.physics.smoothing``; None: those of the step itself.
 
@@ -193,6 +195,11 @@ class Simulator:
     def linearization_method(self, method: str = "auto") -> str:
         """Return what ``method`` stands for with this model; raises as :meth:`linearize` does."""
         return self._linearizer.resolve(method)
+
+    @property
+    def linearization_fallbacks(self) -> dict[str, int]:
+        """Why states that method "implicit" was asked for fell back to "step", and how many."""
+        return self._linearizer.fallbacks
 
     def check_linearization(self, method: str, eps: float | None) -> None:
         """Raise what :meth:`linearize` would, before anything is computed."""

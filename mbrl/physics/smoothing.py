@@ -230,6 +230,12 @@ class _Bundle:
     def __init__(self, options: RandomizedSmoothing, method: JacobianMethod, spec: StateSpec):
         self._options, self._method, self._spec = options, method, spec
 
+    @property
+    def fallbacks(self) -> Mapping[str, int]:
+        """What the method counts, if it does."""
+        counted: Mapping[str, int] = getattr(self._method, "fallbacks", {})
+        return counted
+
     def __call__(
         self, state: Array, ctrl: Array, *, eps: float | None, centered: bool
     ) -> Linearization:

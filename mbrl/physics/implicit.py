@@ -1,0 +1,147 @@
+"""Method "implicit": the native engine, which differentiates the solved equations of motion."""
+
+from __future__ import annotations
+
+import importlib
+import warnings
+from collections import Counter
+from types import ModuleType
+
+import mujoco
+import numpy as np
+
+from mbrl.errors import DivergenceError, ModelError
+from mbrl.physics.engine import quiet
+from mbrl.physics.state import StateSpec
+from mbrl.physics.step_difference import StepDifference, bounds
+from mbrl.types import Array, Linearization
+
+# Size of the differences of geometry, centred: the closed forms leave nothing stiff to difference.
+_EPS = 2.0**-20
+
+# What became of a row, as native/acceleration.h numbers it.
+_DIVERGED, _MEMORY = 1, 2
+_FALLBACKS = {
+    3: "the solved acceleration does not balance the forces",
+    4: "the contacts change within a difference of geometry",
+    5: "a constraint appears or vanishes within a difference of geometry",
+    6: "the integrator's update is not the one that is differentiated",
+    7: "MuJoCo raised an error",
+}
+
+
+def load_engine(module: str = "mbrl.physics._engine") -> tuple[ModuleType | None, str]:
+    """Return the native engine, or None and why there is none."""
+    try:
+        # Linked against the libmujoco that ``import mujoco`` has loaded, of exactly one version.
+        engine = importlib.import_module(module)
+    except ImportError as error:
+        missing = isinstance(error, ModuleNotFoundError)
+        return None, "it was not built (no C++ compiler?)" if missing else f"it is broken: {error}"
+    built, running = engine.BUILT_FOR, mujoco.mj_version()
+    if built != running:
+        return None, f"it was built for MuJoCo {built}, this is {running}; install mbrl again"
+    return engine, ""
+
+
+_ENGINE, _WHY_NOT = load_engine()
+
+
+def native_engine() -> tuple[ModuleType | None, str]:
+    """Return the native engine, or None and why there is none."""
+    return _ENGINE, _WHY_NOT
+
+
+class _Notice:
+    """Says once per process that the native engine is missing, and what that costs."""
+
+    def __init__(self) -> None:
+        self._given = False
+
+    def give(self) -> None:
+        if not self._given:
+            self._given = True
+            warnings.warn(
+                f"the native Jacobian engine is missing: {_WHY_NOT}; Jacobians come from "
+                "differences of whole steps instead, 5 to 30 times slower and less accurate",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+
+
+NOTICE = _Notice()
+
+
+class ImplicitDifference:
+    r"""A and B by implicit differentiation of forward dynamics.
+
+    The acceleration of MuJoCo is the root of inverse dynamics,
+
+    .. math:: F(q, v, a, u) = M a + c - \tau_{passive} - J^\top f(J a - a_{ref})
+              - \tau_{actuator} = 0, \qquad
+              da = -(M + J^\top H J)^{-1} (F_q dq + F_v dv + F_u du),
+
+    so that no iterative solver is perturbed and no stiff force is differenced: rigid bodies,
+    springs, dampers, the law of constraint forces and the integrators are differentiated in closed
+    form. Centred differences of size ``eps`` remain where MuJoCo has no formula to offer: the
+    narrow phase of collisions, tendons, muscles, ellipsoid fluid forces.
+
+    At every state the equations of motion have to balance (an acceleration that does not solve
+    them is polished by Newton's method first) and the integrator's update has to be the engine's.
+    A state that fails is differenced with the whole step; ``fallbacks`` counts why.
+
+    Args:
+        model: the model, with its solver converged; kept.
+        spec: its state space.
+        frame_skip: physics steps per control step.
+        threads: engine threads.
+
+    Attributes:
+        fallbacks: reasons, and how many states fell back for each.
+    """
+
+    def __init__(self, model: mujoco.MjModel, spec: StateSpec, frame_skip: int, threads: int):
+        if _ENGINE is None:
+            raise ModelError(f"method 'implicit' needs the native engine: {_WHY_NOT}")
+        self._model, self._frame_skip = model, frame_skip
+        self._engine = _ENGINE.Engine(model._address, threads, *bounds(model))
+        self._step = StepDifference(model, spec, frame_skip, threads)
+        self.fallbacks: Counter[str] = Counter()
+
+    @staticmethod
+    def check(model: mujoco.MjModel) -> None:
+        """Refuse models with a feature that has no implicit derivative here.
+
+        Raises:
+            ModelError: naming the feature, or why there is no native engine.
+        """
+        if _ENGINE is None:
+            raise ModelError(f"method 'implicit' needs the native engine: {_WHY_NOT}")
+        if feature := _ENGINE.unsupported(model._address):
+            raise ModelError(f"method 'implicit' does not cover {feature}; use method 'step'")
+
+    def __call__(
+        self, state: Array, ctrl: Array, *, eps: float | None, centered: bool
+    ) -> Linearization:
+        """Linearise at states [B, nx] and controls [B, nu]; differences are always centred."""
+        with quiet():
+            a, b, status = self._engine.linearize(state, ctrl, self._frame_skip, eps or _EPS)
+        if status.any():
+            self._fall_back(state, ctrl, status, centered, a, b)
+        return Linearization(a, b)
+
+    def _fall_back(
+        self, state: Array, ctrl: Array, status: Array, centered: bool, a: Array, b: Array
+    ) -> None:
+        bad = np.flatnonzero((status == _DIVERGED) | (status == _MEMORY))
+        if len(bad):
+            why = (
+                "MuJoCo ran out of memory for contacts or constraints"
+                if (status[bad] == _MEMORY).any()
+                else "the simulation diverged"
+            )
+            raise DivergenceError(f"linearising states {bad[:8].tolist()}: {why}", bad)
+        rows = np.flatnonzero(status)
+        for code in status[rows].tolist():
+            self.fallbacks[_FALLBACKS[code]] += 1
+        a[rows], b[rows] = self._step(state[rows], ctrl[rows], eps=None, centered=centered)
