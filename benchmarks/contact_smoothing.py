@@ -1,6 +1,6 @@
 """What smoothing of contacts in backward costs (bias) and what it buys.
 
-    python benchmarks/contact_smoothing.py                      # the two tables below, a minute
+    python benchmarks/contact_smoothing.py                      # the two tables below, some minutes
     python benchmarks/contact_smoothing.py --train configs/hopper.yaml [--seeds 3 4 5]
 
 Bias: relative errors of A and B against the exact ones, median and largest over states met under
