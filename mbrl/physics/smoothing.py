@@ -157,9 +157,9 @@ class RandomizedSmoothing:
     such as the steps of one rollout, get independent ones, so that the expectation of a product of
     their matrices is the product of the expectations. Costs N times the exact linearisation.
 
-    Suh, Pang & Tedrake, "Bundled gradients through contact via randomized smoothing", RA-L 2022,
-    section III; Pang, Suh, Yang & Tedrake, "Global planning for contact-rich manipulation via local
-    smoothing of quasi-dynamic contact models", T-RO 2023, section IV.
+    Suh, Pang & Tedrake, "Bundled gradients through contact via randomized smoothing", RA-L 2022;
+    Pang, Suh, Yang & Tedrake, "Global planning for contact-rich manipulation via local
+    smoothing of quasi-dynamic contact models", T-RO 2023.
 
     Args:
         samples: N, an even number.
@@ -183,15 +183,10 @@ class RandomizedSmoothing:
     def __post_init__(self) -> None:
         for name in ("position_sd", "velocity_sd", "activation_sd", "control_sd"):
             _check(self, name, 0.0)
-        for name, value, legal in (
-            ("samples", self.samples, "an even positive integer"),
-            ("seed", self.seed, "an integer from 0 to 2^64 - 1"),
-        ):
-            whole = isinstance(value, int) and not isinstance(value, bool)
-            if not whole or (name == "samples" and (value < 2 or value % 2)):
-                raise ArgumentError(f"{name} must be {legal}, got {value!r}")
-            if not 0 <= value < 2**64:
-                raise ArgumentError(f"{name} must be {legal}, got {value!r}")
+        if not _is_integer(self.samples) or self.samples < 2 or self.samples % 2:
+            raise ArgumentError(f"samples must be an even positive integer, got {self.samples!r}")
+        if not _is_integer(self.seed) or not 0 <= self.seed < 2**64:
+            raise ArgumentError(f"seed must be an integer from 0 to 2^64 - 1, got {self.seed!r}")
 
     def differentiated(
         self, model: mujoco.MjModel, build: Build, spec: StateSpec
@@ -290,6 +285,10 @@ def _check(options: Any, name: str, low: float, high: float = float("inf")) -> N
     if not number or not low <= value <= high or value == float("inf"):
         legal = f"lie between {low} and {high}" if high < float("inf") else f"be at least {low}"
         raise ArgumentError(f"{name} must {legal}, and finite, got {value!r}")
+
+
+def _is_integer(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 SMOOTHINGS: dict[str, Callable[..., Any]] = {
