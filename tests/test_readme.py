@@ -66,7 +66,7 @@ def test_the_graphs_build_and_unroll():
     exec(compile(snippet, "README.md", "exec"), {"__name__": "readme"})
     task = mbrl.make_task("mbrl/SmoothInvertedPendulum-v0", threads=1)
     sections = [yaml.safe_load(text) for text in blocks("yaml")]
-    assert len(sections) == 2
+    assert len(sections) == 3
     for section in sections:
         graph = mbrl.build_graph(section, task)
         trajectory = graph.unroll(task.reset(2, seeded()), 3, generator=seeded())

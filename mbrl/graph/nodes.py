@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
 
 from torch import Tensor
 
@@ -11,6 +11,8 @@ from mbrl.graph.actuators import chosen
 from mbrl.graph.kinds import KINDS
 from mbrl.graph.node import SCALAR, Node, Place
 from mbrl.nn import Policy, act
+from mbrl.options import Choice
+from mbrl.physics import SMOOTHINGS, smoothing_of
 from mbrl.tasks import declared
 from mbrl.types import Step, Transition
 
@@ -65,6 +67,10 @@ class DynamicsNode(Node):
         method: how it is differentiated; see ``Simulator.linearize``.
         eps: size of differences; null: the method's best.
         centered: second-order differences.
+        smoothing: whose derivatives stand in for those of the step, ``{kind: impedance, width:
+            0.005}`` or ``{kind: randomized, position_sd: 0.01}``; see
+            :class:`~mbrl.physics.ImpedanceSmoothing` and
+            :class:`~mbrl.physics.RandomizedSmoothing`. null: exact ones.
     """
 
     inputs = {"state": "nx", "action": "nu"}
@@ -77,9 +83,14 @@ class DynamicsNode(Node):
         method: str = "auto",
         eps: float | None = None,
         centered: bool = False,
+        smoothing: Annotated[Mapping[str, Any], Choice(SMOOTHINGS)] | None = None,
     ):
         super().__init__(place)
-        self.dynamics = place.task.dynamics(method=method, eps=eps, centered=centered)
+        options: dict[str, Any] = {"method": method, "eps": eps, "centered": centered}
+        if smoothing is not None:  # a task of one's own need not know the word
+            where = f"graph.nodes.{place.name}.smoothing"
+            options["smoothing"] = smoothing_of(smoothing, where)
+        self.dynamics = place.task.dynamics(**options)
         self._keywords = declared(self.dynamics.forward)
 
     def forward(self, step: Step, *values: Tensor) -> Tensor:

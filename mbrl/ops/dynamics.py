@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from torch import Tensor, nn
 
 from mbrl.errors import ArgumentError
 from mbrl.ops.batch import batched
 from mbrl.ops.first_order import FirstOrderOp
-from mbrl.physics import Simulator
+from mbrl.physics import Simulator, Smoothing, smoothing_of
 from mbrl.types import Array, Linearization
 
 
@@ -21,9 +24,10 @@ class MujocoDynamics(nn.Module):
         method: see ``Simulator.linearize``.
         eps: see ``Simulator.linearize``.
         centered: see ``Simulator.linearize``.
+        smoothing: see ``Simulator.linearize``; only derivatives change, never a value.
 
     Raises:
-        ArgumentError: if there is no such method, or eps is out of range.
+        ArgumentError: if there is no such method or smoothing, or a number is out of range.
         ModelError: if the method cannot differentiate this model.
     """
 
@@ -34,12 +38,14 @@ class MujocoDynamics(nn.Module):
         method: str = "auto",
         eps: float | None = None,
         centered: bool = False,
+        smoothing: Smoothing | Mapping[str, Any] | None = None,
     ):
         super().__init__()
         if not isinstance(simulator, Simulator):
             raise ArgumentError(f"simulator must be a Simulator, got {type(simulator).__name__}")
         self.simulator = simulator
-        self.op = FirstOrderOp(_ControlStep(simulator, method, eps, centered))
+        found = smoothing_of(smoothing)
+        self.op = FirstOrderOp(_ControlStep(simulator, method, eps, centered, found))
 
     def forward(self, state: Tensor, action: Tensor) -> Tensor:
         """Advance every row by one control step.
@@ -65,10 +71,18 @@ class _ControlStep:
 
     extras = 0
 
-    def __init__(self, simulator: Simulator, method: str, eps: float | None, centered: bool):
+    def __init__(
+        self,
+        simulator: Simulator,
+        method: str,
+        eps: float | None,
+        centered: bool,
+        smoothing: Smoothing | None,
+    ):
         simulator.check_linearization(method, eps)
         self._simulator = simulator
         self._method, self._eps, self._centered = method, eps, centered
+        self._smoothing = smoothing
         self.spec = simulator.spec
 
     def evaluate(self, state: Array, ctrl: Array, constants: Array | None) -> Array:
@@ -76,5 +90,10 @@ class _ControlStep:
 
     def linearize(self, state: Array, ctrl: Array, constants: Array | None) -> Linearization:
         return self._simulator.linearize(
-            state, ctrl, method=self._method, eps=self._eps, centered=self._centered
+            state,
+            ctrl,
+            method=self._method,
+            eps=self._eps,
+            centered=self._centered,
+            smoothing=self._smoothing,
         )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from typing import Protocol
+from collections import Counter
+from typing import TYPE_CHECKING, Protocol
 
 import mujoco
 
@@ -15,6 +16,10 @@ from mbrl.physics.step_difference import StepDifference
 from mbrl.physics.transition import TransitionDifference
 from mbrl.types import Array, Linearization
 
+if TYPE_CHECKING:
+    from mbrl.physics.smoothing import Smoothing
+
+_KEPT = 8  # differentiations: a continuation that anneals its smoothing goes through many
 # Newton at this tolerance stops where rounding does: as good as tolerance 0, at none of its cost.
 # With elliptic cones 1e-14 leaves errors of 1e-2 in the Jacobian and 1e-20 of 1e-3; 1e-30 costs.
 _TOLERANCE = 1e-25
@@ -50,19 +55,35 @@ class Linearizer:
     def __init__(self, model: mujoco.MjModel, spec: StateSpec, frame_skip: int, threads: int):
         self._model, self._spec = model, spec
         self._frame_skip, self._threads = frame_skip, threads
-        self._built: dict[str, JacobianMethod] = {}
+        self._built: dict[tuple[str, Smoothing | None], JacobianMethod] = {}
 
     def __call__(
-        self, state: Array, ctrl: Array, *, method: str, eps: float | None, centered: bool
+        self,
+        state: Array,
+        ctrl: Array,
+        *,
+        method: str,
+        eps: float | None,
+        centered: bool,
+        smoothing: Smoothing | None = None,
     ) -> Linearization:
         """Linearise at checked arguments; see ``Simulator.linearize``."""
         check_eps(eps)
-        name = self.resolve(method)
-        if name not in self._built:
-            self._built[name] = METHODS[name](
-                converged(self._model), self._spec, self._frame_skip, self._threads
-            )
-        return self._built[name](state, ctrl, eps=eps, centered=centered)
+        key = self.resolve(method), smoothing
+        differentiate = self._built.pop(key, None) or self._build(*key)
+        self._built[key] = differentiate  # most recently used last
+        if len(self._built) > _KEPT:
+            del self._built[next(iter(self._built))]
+        return differentiate(state, ctrl, eps=eps, centered=centered)
+
+    def _build(self, name: str, smoothing: Smoothing | None) -> JacobianMethod:
+        def build(model: mujoco.MjModel) -> JacobianMethod:
+            return METHODS[name](model, self._spec, self._frame_skip, self._threads)
+
+        model = converged(self._model)
+        if smoothing is None:
+            return build(model)
+        return smoothing.differentiated(model, build, self._spec)
 
     def resolve(self, method: str) -> str:
         """Return the name of the method to use.
@@ -97,8 +118,10 @@ class Linearizer:
     @property
     def fallbacks(self) -> dict[str, int]:
         """Why states were differenced with the whole step instead, and how many."""
-        built = self._built.get("implicit")
-        return dict(built.fallbacks) if isinstance(built, ImplicitDifference) else {}
+        found: Counter[str] = Counter()
+        for differentiate in self._built.values():
+            found.update(getattr(differentiate, "fallbacks", {}))
+        return dict(found)
 
 
 def check_eps(eps: float | None) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import mujoco
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from mbrl.errors import ArgumentError, ModelError, NotFiniteError, suggestion
 from mbrl.physics.engine import SimulationPool, private_copy, thread_count
 from mbrl.physics.linearization import Linearizer, check_eps
+from mbrl.physics.smoothing import Smoothing, smoothing_of
 from mbrl.physics.state import StateSpec
 from mbrl.types import Array, Linearization
 
@@ -156,6 +158,7 @@ class Simulator:
         method: str = "auto",
         eps: float | None = None,
         centered: bool = False,
+        smoothing: Smoothing | Mapping[str, Any] | None = None,
     ) -> Linearization:
         r"""Differentiate the control step in tangent space: dx' = A dx + B du.
 
@@ -170,18 +173,24 @@ class Simulator:
             eps: size of the differences; None: the measured best, one-sided 2^-27 (2^-23 if the
                 model can have no constraint), centred 2^-20.
             centered: second-order differences, at twice the cost ("implicit" always has them).
+            smoothing: whose A and B stand in, ``{"kind": "impedance" or "randomized", ...}`` or an
+                object of ``mbrl.physics.smoothing``; None: those of the step itself.
 
         Returns:
             A [B, ndx, ndx] and B [B, ndx, nu] of the step with its constraint solver converged.
 
         Raises:
-            ArgumentError: on a wrong shape, method or eps.
+            ArgumentError: on a wrong shape, method, eps or smoothing.
+            ConfigError: on an unknown kind or option of a smoothing.
             ModelError: if the method cannot differentiate this model.
             DivergenceError: naming the rows whose simulation diverged.
         """
         state, ctrl = self._checked(state, ctrl)
+        found = smoothing_of(smoothing)
         with self._lock:
-            return self._linearizer(state, ctrl, method=method, eps=eps, centered=centered)
+            return self._linearizer(
+                state, ctrl, method=method, eps=eps, centered=centered, smoothing=found
+            )
 
     def linearization_method(self, method: str = "auto") -> str:
         """Return what ``method`` stands for with this model; raises as :meth:`linearize` does."""

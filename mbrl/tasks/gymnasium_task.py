@@ -262,8 +262,18 @@ class GymnasiumTask(Task):
         )
 
     def _own_dynamics_op(
-        self, *, method: str = "auto", eps: float | None = None, centered: bool = False
+        self,
+        *,
+        method: str = "auto",
+        eps: float | None = None,
+        centered: bool = False,
+        smoothing: Any = None,
     ) -> FirstOrderOp:
+        if smoothing is not None:
+            raise ArgumentError(
+                f"smoothing is for plain physics, and {self.name}'s own step is differentiated; "
+                "legal: null"
+            )
         if method not in ("auto", "step"):
             raise ArgumentError(
                 f"method {method!r} cannot differentiate {self.name}'s own step; legal: auto, step"
