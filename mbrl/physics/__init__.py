@@ -3,8 +3,19 @@
 from mbrl.physics.differences import ManifoldDifference
 from mbrl.physics.engine import quiet
 from mbrl.physics.linearization import converge
+from mbrl.physics.parameters import ModelParameters
+from mbrl.physics.parametric import ParametricSimulator
 from mbrl.physics.simulator import Simulator
 from mbrl.physics.state import StateSpec
 from mbrl.physics.step_difference import bounds
 
-__all__ = ["ManifoldDifference", "Simulator", "StateSpec", "bounds", "converge", "quiet"]
+__all__ = [
+    "ManifoldDifference",
+    "ModelParameters",
+    "ParametricSimulator",
+    "Simulator",
+    "StateSpec",
+    "bounds",
+    "converge",
+    "quiet",
+]
