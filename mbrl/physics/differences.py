@@ -78,15 +78,13 @@ class ManifoldDifference:
         first, stop, _ = wanted.indices(self._spec.ndx + ctrl.shape[1])
         columns = range(first, stop)
         rows = 1 + len(columns) * (2 if centered else 1)
-        sizes = np.broadcast_to(eps, (len(state), self._spec.ndx + ctrl.shape[1]))
         chunk = max(1, self._rows_per_call // rows)
         parts = []
         for start in range(0, len(state), chunk):
             part = slice(start, start + chunk)
+            sizes = eps if isinstance(eps, float) else eps[part]
             try:
-                parts.append(
-                    self._quotients(state[part], ctrl[part], sizes[part], centered, columns)
-                )
+                parts.append(self._quotients(state[part], ctrl[part], sizes, centered, columns))
             except DivergenceError as error:
                 at = sorted({start + row // rows for row in error.rows})
                 raise DivergenceError(f"linearising states {at[:8]}: {error}", at) from error
@@ -98,7 +96,7 @@ class ManifoldDifference:
         )
 
     def _quotients(
-        self, state: Array, ctrl: Array, eps: Array, centered: bool, columns: range
+        self, state: Array, ctrl: Array, eps: float | Array, centered: bool, columns: range
     ) -> Array:
         """Return [A B] of one chunk, (b, dy, columns)."""
         steps = self._steps(state, ctrl, eps, centered)[:, :, columns.start : columns.stop]
@@ -135,19 +133,20 @@ class ManifoldDifference:
         """How many of the columns are those of the state."""
         return self._spec.ndx if columns.start == 0 else 0
 
-    def _steps(self, state: Array, ctrl: Array, eps: Array, centered: bool) -> Array:
+    def _steps(self, state: Array, ctrl: Array, eps: float | Array, centered: bool) -> Array:
         """Signed sizes of the perturbations of each coordinate, (1 or 2, b, ndx + m)."""
         spec = self._spec
-        bounded = spec.na + ctrl.shape[1]  # activations and controls are the last coordinates
-        tail = slice(eps.shape[1] - bounded, None)
+        h = np.empty((2 if centered else 1, len(state), spec.ndx + ctrl.shape[1]))
+        h[0] = eps
+        # Activations and controls come last among the coordinates.
         value = np.concatenate([state[:, spec.nx - spec.na :], ctrl], axis=1)
-        size = eps[:, tail]
+        tail = slice(spec.ndx - spec.na, None)
+        size = h[0, :, tail].copy()
         reach = (2.0 if centered else 1.0) * size
         above, below = value > self._high, value < self._low
         # Inward at a bound, outward beyond it: no difference ever straddles a bound.
         down = below | (~above & (value + reach > self._high))
         up = above | (~below & (value - reach < self._low))
-        h = np.repeat(eps[None], 2 if centered else 1, axis=0)
         h[0, :, tail] = np.where(down, -size, size)
         if centered:
             h[1] = -eps
