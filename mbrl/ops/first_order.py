@@ -196,6 +196,11 @@ for _function in (_Apply, _Linearize, _FirstOrder):
 _transforms_active = getattr(torch._C, "_are_functorch_transforms_active", lambda: True)
 
 
+def may_differentiate(*tensors: Tensor) -> bool:
+    """Whether a derivative by any of the tensors may be asked for, in any mode."""
+    return _transforms_active() or _dual_level() >= 0 or any(t.requires_grad for t in tensors)
+
+
 def _numpy(tensor: Tensor | None) -> Any:
     return None if tensor is None else tensor.detach().numpy()
 

@@ -79,7 +79,7 @@ class Simulator:
             ArgumentError: on a wrong shape or a number that is not finite.
             DivergenceError: naming the rows whose simulation diverged.
         """
-        state, ctrl = self._checked(state, ctrl)
+        state, ctrl = self.checked(state, ctrl)
         with self._lock:
             return self._pool().advance(state, ctrl, self.frame_skip)
 
@@ -99,7 +99,7 @@ class Simulator:
         Returns:
             Next states [B, nx], and a dict of arrays [B, ...].
         """
-        state, ctrl = self._checked(state, ctrl)
+        state, ctrl = self.checked(state, ctrl)
         with self._lock:
             pool = self._pool(fields)
             following = pool.advance(state, ctrl, self.frame_skip)
@@ -118,7 +118,7 @@ class Simulator:
         state = real_array(state, "state")
         if ctrl is None:
             ctrl = np.zeros((len(state) if state.ndim else 0, self.spec.nu))
-        state, ctrl = self._checked(state, ctrl)
+        state, ctrl = self.checked(state, ctrl)
         with self._lock:
             pool = self._pool(fields)
             pool.forward(state, ctrl)
@@ -137,7 +137,7 @@ class Simulator:
         ctrls, state = real_array(ctrls, "ctrls"), real_array(state, "state")
         if ctrls.ndim != 3:
             raise ArgumentError(f"ctrls must have shape [T, B, nu], got {list(ctrls.shape)}")
-        state, _ = self._checked(state, ctrls[0] if len(ctrls) else np.zeros(ctrls.shape[1:]))
+        state, _ = self.checked(state, ctrls[0] if len(ctrls) else np.zeros(ctrls.shape[1:]))
         states = np.empty((len(ctrls) + 1, *state.shape))
         states[0] = state
         with self._lock:
@@ -185,7 +185,7 @@ class Simulator:
             ModelError: if the method cannot differentiate this model.
             DivergenceError: naming the rows whose simulation diverged.
         """
-        state, ctrl = self._checked(state, ctrl)
+        state, ctrl = self.checked(state, ctrl)
         found = smoothing_of(smoothing)
         with self._lock:
             return self._linearizer(
@@ -221,7 +221,12 @@ class Simulator:
             del self._pools[next(iter(self._pools))]
         return pool
 
-    def _checked(self, state: Array, ctrl: Array) -> tuple[Array, Array]:
+    def checked(self, state: Array, ctrl: Array) -> tuple[Array, Array]:
+        """Return ``state`` [B, nx] and ``ctrl`` [B, nu] as finite numbers in float64.
+
+        Raises:
+            ArgumentError: on a wrong shape or a number that is not finite.
+        """
         state, ctrl = real_array(state, "state"), real_array(ctrl, "ctrl")
         if state.ndim != 2 or state.shape[1] != self.spec.nx or not len(state):
             raise ArgumentError(

@@ -88,7 +88,7 @@ def test_every_option_reaches_the_simulator():
         return linearize(state, ctrl, **keywords)
 
     simulator.linearize = spy
-    options = {"method": "transition", "eps": 1e-7, "centered": True}
+    options = {"method": "transition", "eps": 1e-7, "centered": True, "smoothing": None}
     gradients(MujocoDynamics(simulator, **options))
     assert asked == [options]
 
