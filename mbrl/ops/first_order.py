@@ -97,8 +97,10 @@ class _Apply(torch.autograd.Function):
         # Nothing records this backward in the usual case: no need for ops that refuse to be
         # differentiated, whose dispatch costs more than a pendulum's Jacobian.
         recorded = torch.is_grad_enabled() or _transforms_active() or _dual_level() >= 0
-        linearize = _Linearize.apply if recorded else _Linearize.forward
-        a, b = linearize(state, action, constants, op, ctx.point)
+        if recorded:
+            a, b = _Linearize.apply(state, action, constants, op, ctx.point)
+        else:
+            a, b = map(torch.from_numpy, op.sweep.jacobians(ctx.point))
         costate = op.output.push_transposed(result, gradient)  # (B, dy)
         gradients = op.input.pull_transposed(state, _times(costate, a)), _times(costate, b)
         return (*(_FirstOrder.apply(*gradients) if recorded else gradients), None, None, None)
