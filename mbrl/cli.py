@@ -13,8 +13,10 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+import torch
 from omegaconf import OmegaConf
 
+from mbrl.checking import check
 from mbrl.config import (
     Config,
     composed,
@@ -175,6 +177,18 @@ def _show_graph(config: Config) -> int:
     return DONE
 
 
+def _check(options: argparse.Namespace) -> int:
+    return _composed(options, _show_check)
+
+
+def _show_check(config: Config) -> int:
+    task = training_task(config)
+    generator = torch.Generator().manual_seed(config.seed)
+    graph = build_graph(config.graph, task, generator=generator)
+    print(check(graph, generator), end="")
+    return DONE
+
+
 def _eval(options: argparse.Namespace) -> int:
     if not options.run:
         raise ConfigError("--mode eval needs --run DIR: the folder of a finished run")
@@ -187,6 +201,7 @@ def _eval(options: argparse.Namespace) -> int:
 _MODES: dict[str, Callable[[argparse.Namespace], int]] = {
     "train": _train,
     "graph": _graph,
+    "check": _check,
     "eval": _eval,
 }
 _OF_RUNS = ("eval",)  # the modes that are told of finished runs by --run

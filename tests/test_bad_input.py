@@ -360,7 +360,7 @@ CALLS = [
     (lambda s: s.step(X + 1j, U), "state must be an array of real numbers, got dtype complex128"),
     (lambda s: s.step([[1.0], [1.0, 2.0]], U), "state must be an array of real numbers"),
     (lambda s: s.step(torch.zeros(2, 2, requires_grad=True), U), "state must be an array of real"),
-    (lambda s: s.linearize(X, U, method=[]), r"unknown method \[\]; legal: auto, step"),
+    (lambda s: s.linearize(X, U, method=[]), r"unknown method \[\]; legal: auto, implicit, step"),
     (lambda s: s.linearize(X, U, eps="x"), "eps must lie between 0 and 1, or be None, got 'x'"),
     (lambda s: mbrl.Simulator(s.model, threads=10**12), "threads must be an integer from 1 to"),
     (lambda s: mbrl.MujocoDynamics(None), "simulator must be a Simulator, got NoneType"),

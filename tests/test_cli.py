@@ -9,13 +9,15 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 import mbrl
 from mbrl import cli
 from mbrl.algorithms import PolicyGradient
 from mbrl.errors import DivergenceError
-from mbrl.registry import ALGORITHMS
+from mbrl.registry import ALGORITHMS, TASKS
+from mbrl.tasks import GymnasiumTask
 from tests.tiny import (
     TINY,
     command,
@@ -250,6 +252,42 @@ def test_mode_graph_draws(capsys, file, tmp_path):
     refused(command(capsys, "--resume", path), "no usable checkpoint", str(path))
 
 
+# Checking
+
+
+def test_mode_check_reports_and_leaves_nothing_behind(capsys, file, tmp_path):
+    done = command(capsys, "--mode", "check", "--config-file", file)
+    assert (done.code, done.err) == (0, "")
+    assert done.out.startswith("mbrl/SmoothInvertedPendulum-v0\n")
+    for part in ("'step'", "us/state", "States with", "Notes", "method 'transition' cannot"):
+        assert part in done.out
+    assert runs(tmp_path) == []
+
+
+def test_mode_check_follows_the_seed(capsys, file):
+    def states(*overrides):
+        out = command(capsys, "--mode", "check", "--config-file", file, *overrides).out
+        return [line for line in out.splitlines() if line.startswith("  noise ")]
+
+    assert states("seed=1") == states("seed=1") != states("seed=2")
+
+
+def test_mode_check_wants_a_simulator(capsys, file, monkeypatch):
+    monkeypatch.setattr(TASKS, "_entries", dict(TASKS._entries))
+
+    class Bare(GymnasiumTask):
+        def __init__(self, **kwargs):
+            super().__init__("InvertedPendulum-v5", **kwargs)
+            self.simulator = None
+
+        def dynamics(self, **options):
+            return torch.nn.Identity()
+
+    mbrl.register_task("Bare-v0")(Bare)
+    done = command(capsys, "--mode", "check", "--config-file", file, "task=Bare-v0")
+    refused(done, "InvertedPendulum-v5 has no MuJoCo simulator")
+
+
 # Evaluating
 
 
@@ -315,7 +353,10 @@ def test_packages_are_recorded_and_asked_for_by_name(capsys, file, tmp_path, mon
         (["--config-file", "nothing.yaml"], ["no such file", "nothing.yaml"]),
         (["--config-file"], ["--config-file", "expected one argument"]),
         (["--confg-file", "x"], ["--confg-file"]),
-        (["--mode", "trian"], ["--mode", "'trian'", "eval, graph, train", "did you mean 'train'?"]),
+        (
+            ["--mode", "trian"],
+            ["--mode", "'trian'", "check, eval, graph, train", "did you mean 'train'?"],
+        ),
         (["seed"], ["'seed' is not of the form key=value"]),
         (["--cfg", "all"], ["--cfg", "'all'", "job"]),
         (["--resume", "nowhere"], ["nowhere is not the folder of a run"]),

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
-import warnings
 from collections import Counter
-from types import ModuleType
 
 import mujoco
 import numpy as np
 
 from mbrl.errors import DivergenceError, ModelError
 from mbrl.physics.engine import quiet
+from mbrl.physics.native_engine import make_engine, native_engine
 from mbrl.physics.state import StateSpec
-from mbrl.physics.step_difference import StepDifference, bounds
+from mbrl.physics.step_difference import StepDifference
 from mbrl.types import Array, Linearization
 
 # Size of the differences of geometry, centred: the closed forms leave nothing stiff to difference.
@@ -28,48 +26,6 @@ _FALLBACKS = {
     6: "the integrator's update is not the one that is differentiated",
     7: "MuJoCo raised an error",
 }
-
-
-def load_engine(module: str = "mbrl.physics._engine") -> tuple[ModuleType | None, str]:
-    """Return the native engine, or None and why there is none."""
-    try:
-        # Linked against the libmujoco that ``import mujoco`` has loaded, of exactly one version.
-        engine = importlib.import_module(module)
-    except ImportError as error:
-        missing = isinstance(error, ModuleNotFoundError)
-        return None, "it was not built (no C++ compiler?)" if missing else f"it is broken: {error}"
-    built, running = engine.BUILT_FOR, mujoco.mj_version()
-    if built != running:
-        return None, f"it was built for MuJoCo {built}, this is {running}; install mbrl again"
-    return engine, ""
-
-
-_ENGINE, _WHY_NOT = load_engine()
-
-
-def native_engine() -> tuple[ModuleType | None, str]:
-    """Return the native engine, or None and why there is none."""
-    return _ENGINE, _WHY_NOT
-
-
-class _Notice:
-    """Says once per process that the native engine is missing, and what that costs."""
-
-    def __init__(self) -> None:
-        self._given = False
-
-    def give(self) -> None:
-        if not self._given:
-            self._given = True
-            warnings.warn(
-                f"the native Jacobian engine is missing: {_WHY_NOT}; Jacobians come from "
-                "differences of whole steps instead, 5 to 30 times slower and less accurate",
-                RuntimeWarning,
-                stacklevel=2,
-            )
-
-
-NOTICE = _Notice()
 
 
 class ImplicitDifference:
@@ -101,10 +57,9 @@ class ImplicitDifference:
     """
 
     def __init__(self, model: mujoco.MjModel, spec: StateSpec, frame_skip: int, threads: int):
-        if _ENGINE is None:
-            raise ModelError(f"method 'implicit' needs the native engine: {_WHY_NOT}")
+        self.check(model)
         self._model, self._frame_skip = model, frame_skip
-        self._engine = _ENGINE.Engine(model._address, threads, *bounds(model))
+        self._engine = make_engine(model, threads)
         self._step = StepDifference(model, spec, frame_skip, threads)
         self.fallbacks: Counter[str] = Counter()
 
@@ -115,10 +70,16 @@ class ImplicitDifference:
         Raises:
             ModelError: naming the feature, or why there is no native engine.
         """
-        if _ENGINE is None:
-            raise ModelError(f"method 'implicit' needs the native engine: {_WHY_NOT}")
-        if feature := _ENGINE.unsupported(model._address):
+        engine, why_not = native_engine()
+        if engine is None:
+            raise ModelError(f"method 'implicit' needs the native engine: {why_not}")
+        if feature := engine.unsupported(model._address):
             raise ModelError(f"method 'implicit' does not cover {feature}; use method 'step'")
+
+    @staticmethod
+    def default_eps(model: mujoco.MjModel, centered: bool) -> float:
+        """Return the size of the differences of geometry, which are always centred."""
+        return _EPS
 
     def __call__(
         self, state: Array, ctrl: Array, *, eps: float | None, centered: bool

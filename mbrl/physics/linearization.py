@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Protocol
 import mujoco
 
 from mbrl.errors import ArgumentError, ModelError, suggestion
-from mbrl.physics.implicit import NOTICE, ImplicitDifference, native_engine
+from mbrl.physics.implicit import ImplicitDifference
+from mbrl.physics.native_engine import NOTICE, native_engine
 from mbrl.physics.state import StateSpec
 from mbrl.physics.step_difference import StepDifference
 from mbrl.physics.transition import TransitionDifference

@@ -43,6 +43,11 @@ class StepDifference:
         self._eps = {centered: default_eps(model, centered) for centered in (False, True)}
 
     @staticmethod
+    def default_eps(model: mujoco.MjModel, centered: bool) -> float:
+        """Return the size of differences that measured best for models of this kind."""
+        return default_eps(model, centered)
+
+    @staticmethod
     def check(model: mujoco.MjModel) -> None:
         """Accept every model that a simulator accepts."""
 

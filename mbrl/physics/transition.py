@@ -9,6 +9,7 @@ import numpy as np
 
 from mbrl.errors import DivergenceError, ModelError
 from mbrl.physics.engine import quiet
+from mbrl.physics.native_engine import make_engine
 from mbrl.physics.state import StateSpec
 from mbrl.physics.step_difference import bounds, default_eps
 from mbrl.types import Array, Linearization
@@ -20,14 +21,14 @@ class TransitionDifference:
     .. math:: A = A_k \cdots A_1, \qquad B = \sum_i A_k \cdots A_{i+1} B_i
 
     Each factor comes from ``mjd_transitionFD``, which skips the stages that a perturbation leaves
-    unchanged. Rows are shared among threads; every row starts from a reset MjData, so results do
-    not depend on how they were shared.
+    unchanged. Rows are shared among threads, libmujoco's own if the native engine is there; every
+    row starts from a reset MjData, so results do not depend on how they were shared.
 
     Args:
         model: the model to difference, with its solver converged.
         spec: its state space.
         frame_skip: physics steps per control step.
-        threads: Python threads; the call releases the interpreter lock.
+        threads: how many threads; Python's release the interpreter lock.
 
     Raises:
         ModelError: if ``mjd_transitionFD`` does not support the model, or is wrong about it.
@@ -37,6 +38,12 @@ class TransitionDifference:
         self.check(model)
         self._model, self._spec = model, spec
         self._frame_skip, self._threads = frame_skip, threads
+        self._native = make_engine(model, threads)
+
+    @staticmethod
+    def default_eps(model: mujoco.MjModel, centered: bool) -> float:
+        """Return the size of differences that measured best for models of this kind."""
+        return default_eps(model, centered)
 
     @staticmethod
     def check(model: mujoco.MjModel) -> None:
@@ -62,8 +69,21 @@ class TransitionDifference:
         self, state: Array, ctrl: Array, *, eps: float | None, centered: bool
     ) -> Linearization:
         """Linearise at states [B, nx] and controls [B, nu]."""
-        spec, n = self._spec, len(state)
         eps = eps or default_eps(self._model, centered)
+        if self._native is None:
+            out, bad = self._in_python(state, ctrl, eps, centered)
+        else:
+            with quiet():
+                a, b, status = self._native.transition(state, ctrl, self._frame_skip, eps, centered)
+            out, bad = Linearization(a, b), np.flatnonzero(status).tolist()
+        if bad:
+            raise DivergenceError(f"linearising states {bad[:8]}: the simulation diverged", bad)
+        return out
+
+    def _in_python(
+        self, state: Array, ctrl: Array, eps: float, centered: bool
+    ) -> tuple[Linearization, list[int]]:
+        spec, n = self._spec, len(state)
         out = Linearization(np.empty((n, spec.ndx, spec.ndx)), np.empty((n, spec.ndx, spec.nu)))
         parts = [p for p in np.array_split(np.arange(n), self._threads) if len(p)]
 
@@ -77,9 +97,7 @@ class TransitionDifference:
 
         with quiet(), ThreadPoolExecutor(len(parts)) as pool:
             bad = sorted(row for rows in pool.map(work, parts) for row in rows)
-        if bad:
-            raise DivergenceError(f"linearising states {bad[:8]}: the simulation diverged", bad)
-        return out
+        return out, bad
 
     def _row(
         self,

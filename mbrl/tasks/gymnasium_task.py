@@ -211,6 +211,10 @@ class GymnasiumTask(Task):
             values[:, :nx], values[:, nx], values[:, nx + 2 :], values[:, nx + 1].detach() > 0.5
         )
 
+    def controls(self, action: Tensor) -> Tensor | None:
+        """Return actions [B, nu] as the wrappers hand them on; see :class:`Task`."""
+        return self._actions(action) if self._is_plain else None
+
     def make_env(self, render_mode: str | None = None) -> Any:
         """Return a fresh environment, with its time limit.
 

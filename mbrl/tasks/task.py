@@ -98,6 +98,13 @@ class Task(ABC):
     ) -> Transition:
         """Take one step whose next state, reward and observation are differentiable."""
 
+    def controls(self, action: Tensor) -> Tensor | None:
+        """Return what the engine is given under actions [B, nu]: here, the actions themselves.
+
+        None where a step does more than run the engine under one control.
+        """
+        return action
+
     @abstractmethod
     def make_env(self, render_mode: str | None = None) -> Any:
         """Return a fresh ``gymnasium.Env`` of this task."""

@@ -219,7 +219,7 @@ def test_physics_that_diverges_within_the_differences_only():
     # MuJoCo bears accelerations up to 1e10, that is, controls up to 0.3.
     xml = models.LINEAR.replace('gear="3"', f'gear="{2e10 / 0.3}"')
     simulator = Simulator(mujoco.MjModel.from_xml_string(xml), threads=1)
-    dynamics = MujocoDynamics(simulator, eps=0.25)
+    dynamics = MujocoDynamics(simulator, method="step", eps=0.25)
     action = torch.zeros(4, 2).double()
     action[2, 0] = 0.1
     action.requires_grad_()

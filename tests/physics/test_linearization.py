@@ -13,8 +13,15 @@ from tests import models
 from tests.models import reference
 
 # Largest admissible error of [A B] over the states of one model, relative, in Frobenius' norm.
-MEDIAN = 1e-5
-WORST = {False: 1e-4, True: 1e-5}  # centered -> bound, at the states that have a Jacobian
+MEDIAN = {"implicit": 1e-6, "step": 1e-5, "transition": 1e-5}
+# (method, centered) -> bound, at the states that have a Jacobian
+WORST = {
+    ("implicit", False): 5e-6,
+    ("step", False): 1e-4,
+    ("step", True): 1e-5,
+    ("transition", False): 1e-4,
+    ("transition", True): 1e-5,
+}
 CLOSED_FORM = 1e-8
 REFUSED = {"clamped": "activation limits"}  # by method "transition", besides RK4
 
@@ -32,8 +39,9 @@ def check_accuracy(case, method, centered):
     linearization = sim.linearize(case.states, case.ctrls, method=method, centered=centered)
     median, worst = case.errors(linearization)
     assert 2 * case.trusted.sum() > len(case.trusted)
-    assert median <= MEDIAN
-    assert worst <= WORST[centered]
+    assert median <= MEDIAN[method]
+    assert worst <= WORST[method, centered]
+    assert sim.linearization_fallbacks == {}
 
 
 def own_cases(n):
@@ -52,8 +60,10 @@ def stock_cases(n):
 def matrix(cases):
     def decorate(function):
         for decorator in (
-            pytest.mark.parametrize("centered", [False, True], ids=["forward", "centred"]),
-            pytest.mark.parametrize("method", ["step", "transition"]),
+            pytest.mark.parametrize(
+                ("method", "centered"),
+                [pytest.param(*key, id="-".join([key[0], *["centred"] * key[1]])) for key in WORST],
+            ),
             pytest.mark.parametrize(("name", "integrator", "frame_skip", "n"), cases),
         ):
             function = decorator(function)
@@ -74,6 +84,10 @@ def test_accuracy(name, integrator, frame_skip, n, method, centered):
         with pytest.raises(ModelError, match=f"^method 'transition' cannot .*{pattern}"):
             Simulator(model, threads=1).linearization_method(method)
         return
+    if method == "implicit" and model.opt.integrator == int(models.INTEGRATORS["discrete"]):
+        with pytest.raises(ModelError, match=r"^method 'implicit' does not cover the discrete"):
+            Simulator(model, threads=1).linearization_method(method)
+        return
     case = case_of(name, integrator, frame_skip, n)
     check_accuracy(case, method, centered)
 
@@ -81,7 +95,11 @@ def test_accuracy(name, integrator, frame_skip, n, method, centered):
 @pytest.mark.slow
 @matrix(
     [
-        *(p for p in own_cases(16) if p.values[0] not in REFUSED and p.values[1] != "RK4"),
+        *(
+            p
+            for p in own_cases(16)
+            if p.values[0] not in REFUSED and p.values[1] not in ("RK4", "discrete")
+        ),
         *(pytest.param(name, "Euler", skip, 12) for name in models.STOCK for skip in (1, 5)),
     ]
 )
@@ -209,9 +227,11 @@ def test_noslip_is_differentiated_too():
     case = reference.Case(model, 4)
     model.opt.noslip_tolerance = 1e-2  # stopping early would be noise
     sim = Simulator(model, threads=1)
-    for method in METHODS:
+    for method in ("step", "transition"):
         found = sim.linearize(case.states, case.ctrls, method=method, centered=True)
         assert max(case.errors(found)) < 1e-6
+    with pytest.raises(ModelError, match=r"^method 'implicit' does not cover noslip iterations; "):
+        sim.linearization_method("implicit")
 
 
 @pytest.mark.parametrize("name", ["Hopper", "HalfCheetah"])
@@ -228,7 +248,9 @@ def test_auto_differentiates_every_model(name):
 
 def test_unknown_methods_are_named_with_a_suggestion():
     sim = Simulator(models.own("ball"), threads=1)
-    pattern = r"^unknown method 'setp'; legal: auto, .*step, transition; did you mean 'step'\?$"
+    pattern = (
+        r"^unknown method 'setp'; legal: auto, implicit, step, transition; did you mean 'step'\?$"
+    )
     with pytest.raises(ArgumentError, match=pattern):
         sim.linearize(np.zeros((1, 9)), np.zeros((1, 3)), method="setp")
     with pytest.raises(ArgumentError, match=pattern):

@@ -31,13 +31,32 @@ void Acceleration::fit(const Plan& p) {
   for (auto* a : {&base_, &plus_, &minus_, &force_}) a->assign(p.nv + p.na, 0);
 }
 
+// Inertia beyond the bodies': armature of dofs and of tendons with fixed coefficients, constant.
+void Acceleration::add_armature(const Plan& p, const mjModel* m, const mjData* d) {
+  const int nv = p.nv;
+  for (int i = 0; i < nv; i++) mass_[i * nv + i] += m->dof_armature[i];
+  for (int t = 0; p.tendon_inertia && t < m->ntendon; t++) {
+    const int start = m->ten_J_rowadr[t], end = start + m->ten_J_rownnz[t];
+    for (int i = start; i < end; i++) {
+      for (int j = start; j < end; j++) {
+        mass_[m->ten_J_colind[i] * nv + m->ten_J_colind[j]] +=
+            m->tendon_armature[t] * d->ten_J[i] * d->ten_J[j];
+      }
+    }
+  }
+}
+
 // Whether F(q, v, a, u) vanishes at the acceleration in d; leaves F in residual_.
 bool Acceleration::balanced(const Plan& p, const mjModel* m, mjData* d) {
   constraints_.update(m, d);
   rigid_.compute(m, d, d->qvel, d->qacc, true, p.fluid);
+  mju_zero(mass_.data(), p.nv * p.nv);
+  add_armature(p, m, d);
+  mju_mulMatVec(residual_.data(), mass_.data(), d->qacc, p.nv, p.nv);
+  mju_addTo(mass_.data(), rigid_.inertia(), p.nv * p.nv);
   double error = 0, scale = 0;
   for (int i = 0; i < p.nv; i++) {
-    const double inertial = rigid_.tau()[i] + m->dof_armature[i] * d->qacc[i];
+    const double inertial = rigid_.tau()[i] + residual_[i];
     const double passive = d->qfrc_passive[i] - (p.fluid ? d->qfrc_fluid[i] : 0);
     const double f = inertial - passive - d->qfrc_actuator[i] - d->qfrc_constraint[i];
     residual_[i] = f;
@@ -50,8 +69,6 @@ bool Acceleration::balanced(const Plan& p, const mjModel* m, mjData* d) {
 
 Status Acceleration::assemble(const Plan& p, const mjModel* m, mjData* d) {
   const int nv = p.nv, n = nv * nv;
-  std::copy(rigid_.inertia(), rigid_.inertia() + n, mass_.begin());
-  for (int i = 0; i < nv; i++) mass_[i * nv + i] += m->dof_armature[i];
   fa_ = mass_;
   std::copy(rigid_.dq(), rigid_.dq() + n, fq_.begin());
   std::copy(rigid_.dv(), rigid_.dv() + n, fv_.begin());

@@ -40,6 +40,7 @@ class Acceleration {
 
  private:
   void fit(const Plan& plan);
+  void add_armature(const Plan& plan, const mjModel* m, const mjData* d);
   bool balanced(const Plan& plan, const mjModel* m, mjData* d);
   Status assemble(const Plan& plan, const mjModel* m, mjData* d);
   void springs_and_dampers(const Plan& plan, const mjModel* m);

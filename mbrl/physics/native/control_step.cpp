@@ -83,12 +83,12 @@ void ControlStep::fit(const Plan& p) {
   const size_t nv = p.nv, n = p.columns, ndx = p.ndx;
   if (fitted_ == p.sizes()) return;
   fitted_ = p.sizes();
-  for (auto* t : {&tangents_, &before_, &stage_tangents_, &sum_}) t->assign(ndx * n, 0);
+  for (auto* t : {&tangents_, &at_stage_, &stage_tangents_, &sum_}) t->assign(ndx * n, 0);
   for (auto* t : {&accelerated_, &updated_, &smooth_}) t->assign(nv * n, 0);
   rates_.assign(p.na * n + 1, 0);
   for (auto* t : {&metric_, &inverse_}) t->assign(nv * nv, 0);
   for (auto* t : {&state_, &start_, &next_}) t->assign(p.nx, 0);
-  for (auto* t : {&a_, &e_, &w_, &plus_}) t->assign(nv, 0);
+  for (auto* t : {&a_, &e_, &w_, &plus_, &drift_}) t->assign(nv, 0);
   for (auto& t : scratch_) t.assign(nv, 0);
   pivot_.assign(nv, 0);
 }
@@ -232,12 +232,18 @@ bool same_update(const double* e, const double* v, const double* next, double h,
 
 }  // namespace
 
-// (M + h D) e = M a:  de = (M + h D)^-1 (M da + d(M w)), w = a - e.
+// (M + h D) e = M a:  de = (M + h D)^-1 (M da + d(M w) - h d(D) e), w = a - e.
 Status ControlStep::damped(const Plan& p, const mjModel* m, mjData* d, const double* next) {
   const int nv = p.nv, n = p.columns;
   const double h = m->opt.timestep, *M = acceleration_.mass();
   std::copy(M, M + nv * nv, metric_.begin());
-  for (int i = 0; i < nv; i++) metric_[i * nv + i] += h * m->dof_damping[i];
+  // Of the damping force -(b + b1 |v| + b2 v^2) v, the slope D and the slope's own slope.
+  for (int i = 0; i < nv; i++) {
+    const double v = d->qvel[i], b1 = m->dof_dampingpoly[mjNPOLY * i],
+                 b2 = m->dof_dampingpoly[mjNPOLY * i + 1];
+    metric_[i * nv + i] += h * (m->dof_damping[i] + 2 * b1 * std::fabs(v) + 3 * b2 * v * v);
+    drift_[i] = h * (2 * b1 * (v > 0 ? 1 : -1) + 6 * b2 * v);
+  }
   if (!cholesky(metric_.data(), nv)) return Status::kDiverged;
   mju_mulMatVec(e_.data(), M, d->qacc, nv, nv);
   cholesky_solve(metric_.data(), e_.data(), nv, 1);
@@ -252,6 +258,7 @@ Status ControlStep::damped(const Plan& p, const mjModel* m, mjData* d, const dou
   std::fill(updated_.begin(), updated_.end(), 0);
   for (int i = 0; i < nv; i++) {
     for (int j = 0; j < nv; j++) updated_[i * n + j] = other_.dq()[i * nv + j];
+    updated_[i * n + nv + i] = -drift_[i] * e_[i];
   }
   multiply_add(updated_.data(), M, nv, acceleration_.qacc(), nv, nv, n);
   cholesky_solve(metric_.data(), updated_.data(), nv, n);
@@ -415,7 +422,7 @@ Status ControlStep::runge_kutta(const Plan& p, const mjModel* m, mjData* d, doub
   double *rate = state_.data(), *total = next_.data();  // (nv + nv + na)
   std::fill(sum.begin(), sum.end(), 0);
   mju_zero(total, 2 * nv + na);
-  double* at = before_.data();  // tangents at the stage
+  double* at = at_stage_.data();  // tangents at the stage
   std::vector<double>& u = a_;
   mju_zero(u.data(), nv);
   for (int stage = 0; stage < 4; stage++) {

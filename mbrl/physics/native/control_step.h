@@ -18,10 +18,12 @@ class ControlStep {
   // The state and the control must be in d.
   Status linearize(const Plan& plan, const mjModel* m, mjData* d, int frame_skip, double eps);
 
+  // Derivatives (nsensordata, columns) of the sensor values that frame_skip steps leave, which
+  // belong to the state before the last of them, with respect to the initial state and the control.
+  Status sensors(const Plan& plan, const mjModel* m, mjData* d, int frame_skip, double eps,
+                 double* out);
+
   const double* tangents() const { return tangents_.data(); }
-  // The tangents before the last substep, for sensors.
-  const double* before() const { return before_.data(); }
-  Acceleration& acceleration() { return acceleration_; }
 
  private:
   void fit(const Plan& plan);
@@ -45,11 +47,11 @@ class ControlStep {
   Acceleration acceleration_;
   Rigid other_;
   bool fresh_ = true;  // the tangents are still the identity
-  std::vector<double> tangents_, before_, accelerated_, rates_, next_;
+  std::vector<double> tangents_, at_stage_, accelerated_, rates_, next_;
   std::vector<double> metric_, inverse_, updated_, smooth_;
   std::vector<double> state_, start_, stage_tangents_, sum_;
-  std::vector<double> a_, e_, w_, plus_;
-  std::vector<double> scratch_[3];
+  std::vector<double> a_, e_, w_, plus_, drift_;
+  std::vector<double> scratch_[3], sensed_, residuals_;
   std::vector<int> pivot_;
 };
 

@@ -5,12 +5,15 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
+#include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
 #include "control_step.h"
+#include "dense.h"
 #include "plan.h"
 
 namespace py = pybind11;
@@ -25,7 +28,7 @@ struct Job {
   const double *states, *ctrls;
   double *A, *B;
   int* status;
-  int frame_skip;
+  int outputs, frame_skip;
   double eps;
   bool centered;
 };
@@ -49,6 +52,18 @@ void load(const Job& job, mjData* d, int row) {
   for (int i = 0; i < mjNWARNING; i++) d->warning[i].number = 0;
 }
 
+// Split [A B] or [C D] (outputs, ndx + nu).
+void write(const Job& job, int row, const double* tangents) {
+  const Plan& p = *job.plan;
+  double* A = job.A + static_cast<size_t>(row) * job.outputs * p.ndx;
+  double* B = job.B + static_cast<size_t>(row) * job.outputs * p.nu;
+  for (int i = 0; i < job.outputs; i++) {
+    const double* t = tangents + i * p.columns;
+    mju_copy(A + i * p.ndx, t, p.ndx);
+    mju_copy(B + i * p.nu, t + p.ndx, p.nu);
+  }
+}
+
 void implicit_row(const mjModel* m, mjData* d, int row, void* argument) {
   const Job& job = *static_cast<const Job*>(argument);
   const Plan& p = *job.plan;
@@ -58,13 +73,54 @@ void implicit_row(const mjModel* m, mjData* d, int row, void* argument) {
   const Status status = step.linearize(p, m, d, job.frame_skip, job.eps);
   job.status[row] = static_cast<int>(status);
   if (status != Status::kOk) return;
-  double* A = job.A + static_cast<size_t>(row) * p.ndx * p.ndx;
-  double* B = job.B + static_cast<size_t>(row) * p.ndx * p.nu;
-  for (int i = 0; i < p.ndx; i++) {
-    const double* t = step.tangents() + i * p.columns;
-    mju_copy(A + i * p.ndx, t, p.ndx);
-    mju_copy(B + i * p.nu, t + p.ndx, p.nu);
+  write(job, row, step.tangents());
+}
+
+void sensor_row(const mjModel* m, mjData* d, int row, void* argument) {
+  const Job& job = *static_cast<const Job*>(argument);
+  const Plan& p = *job.plan;
+  job.status[row] = static_cast<int>(Status::kError);
+  load(job, d, row);
+  static thread_local std::vector<double> slopes;
+  const int ns = static_cast<int>(m->nsensordata);
+  slopes.resize(static_cast<size_t>(ns) * p.columns);
+  const Status status =
+      workspace().sensors(p, m, d, job.frame_skip, job.eps, slopes.data());
+  job.status[row] = static_cast<int>(status);
+  if (status == Status::kOk) write(job, row, slopes.data());
+}
+
+// The chain of mjd_transitionFD over the substeps.
+void transition_row(const mjModel* m, mjData* d, int row, void* argument) {
+  const Job& job = *static_cast<const Job*>(argument);
+  const Plan& p = *job.plan;
+  static thread_local std::vector<double> chain, next, a, b;
+  const size_t n = p.columns, ndx = p.ndx;
+  if (chain.size() != ndx * n || a.size() != ndx * ndx) {
+    chain.assign(ndx * n, 0);
+    next.assign(ndx * n, 0);
+    a.assign(ndx * ndx, 0);
+    b.assign(ndx * p.nu, 0);
   }
+  job.status[row] = static_cast<int>(Status::kError);
+  load(job, d, row);
+  std::fill(chain.begin(), chain.end(), 0);
+  for (int i = 0; i < p.ndx; i++) chain[i * n + i] = 1;
+  for (int k = 0; k < job.frame_skip; k++) {
+    mjd_transitionFD(m, d, job.eps, job.centered, a.data(), b.data(), nullptr, nullptr);
+    for (int i = 0; i < p.ndx; i++) {
+      std::fill(&next[i * n], &next[i * n + p.ndx], 0);
+      std::copy(&b[i * p.nu], &b[i * p.nu] + p.nu, &next[i * n + p.ndx]);
+    }
+    multiply_add(next.data(), a.data(), p.ndx, chain.data(), p.ndx, p.ndx, p.columns);
+    chain.swap(next);
+    mj_step(m, d);
+  }
+  bool good = true;
+  for (int i = 0; i < mjNWARNING; i++) good = good && d->warning[i].number == 0;
+  for (const double x : chain) good = good && std::isfinite(x);
+  job.status[row] = static_cast<int>(good ? Status::kOk : Status::kDiverged);
+  write(job, row, chain.data());
 }
 
 class Engine {
@@ -83,23 +139,112 @@ class Engine {
   Engine& operator=(const Engine&) = delete;
 
   py::tuple linearize(const Array& states, const Array& ctrls, int frame_skip, double eps) {
-    return run(implicit_row, states, ctrls, frame_skip, eps, false);
+    return run(implicit_row, states, ctrls, plan_.ndx, frame_skip, eps, false);
+  }
+
+  py::tuple sensors(const Array& states, const Array& ctrls, int frame_skip, double eps) {
+    const int outputs = static_cast<int>(model_->nsensordata);
+    return run(sensor_row, states, ctrls, outputs, frame_skip, eps, false);
+  }
+
+  py::tuple transition(const Array& states, const Array& ctrls, int frame_skip, double eps,
+                       bool centered) {
+    return run(transition_row, states, ctrls, plan_.ndx, frame_skip, eps, centered);
+  }
+
+  // Reverse sweep through T steps, in chunks of bounded memory, the last steps first:
+  //   g_t += B_t' lambda_{t+1},   lambda_t = l_t + A_t' lambda_{t+1} + K_t' g_t.
+  // Returns lambda_0 [B, ndx], g [T, B, nu] and the status of every point; where one is not 0 the
+  // gradients are not to be used.
+  py::tuple adjoint(const Array& states, const Array& ctrls, const Array& state_gradients,
+                    const Array& ctrl_gradients, const py::object& gains, int frame_skip,
+                    double eps, int most_rows) {
+    if (states.ndim() != 3 || ctrls.ndim() != 3) throw std::invalid_argument("[T, B, n] expected");
+    const int steps = static_cast<int>(ctrls.shape(0)), batch = static_cast<int>(ctrls.shape(1));
+    const Plan& p = plan_;
+    const auto fits = [&](const Array& x, int t, int n) {
+      return x.ndim() == 3 && x.shape(0) == t && x.shape(1) == batch && x.shape(2) == n;
+    };
+    Array K;
+    if (!gains.is_none()) K = gains.cast<Array>();
+    if (!fits(states, steps, p.nx) || !fits(ctrls, steps, p.nu) ||
+        !fits(state_gradients, steps + 1, p.ndx) || !fits(ctrl_gradients, steps, p.nu) ||
+        (!gains.is_none() && K.size() != py::ssize_t(steps) * batch * p.nu * p.ndx)) {
+      throw std::invalid_argument("shapes of an adjoint sweep do not fit");
+    }
+    py::array_t<double> costate({batch, p.ndx}), g({steps, batch, p.nu});
+    py::array_t<int> status({steps, batch});
+    const size_t last = static_cast<size_t>(steps) * batch * p.ndx;
+    std::copy(state_gradients.data() + last, state_gradients.data() + state_gradients.size(),
+              costate.mutable_data());
+    std::copy(ctrl_gradients.data(), ctrl_gradients.data() + ctrl_gradients.size(),
+              g.mutable_data());
+    const int chunk = std::min(steps, std::max(1, most_rows / std::max(1, batch)));
+    const size_t room = static_cast<size_t>(chunk) * batch;
+    std::vector<double> A(room * p.ndx * p.ndx), B(room * p.ndx * p.nu);
+    reserve(static_cast<int>(room));
+    int* marks = status.mutable_data();
+    double *lambda = costate.mutable_data(), *gradients = g.mutable_data();
+    const double *x = states.data(), *u = ctrls.data(), *l = state_gradients.data(),
+                 *gain = gains.is_none() ? nullptr : K.data();
+    {
+      py::gil_scoped_release release;
+      std::fill(marks, marks + static_cast<size_t>(steps) * batch, 0);
+      for (int end = steps; end > 0; end -= chunk) {
+        const int begin = std::max(0, end - chunk), rows = (end - begin) * batch;
+        const size_t first = static_cast<size_t>(begin) * batch;
+        Job job{&p,    x + first * p.nx, u + first * p.nu, A.data(), B.data(), marks + first,
+                p.ndx, frame_skip,       eps,              false};
+        mjb_apply(batch_, ids_.data(), rows, implicit_row, &job, 0);
+        if (std::any_of(job.status, job.status + rows, [](int s) { return s != 0; })) break;
+        recursion(p, job, begin, end, batch, l, gain, lambda, gradients);
+      }
+    }
+    return py::make_tuple(costate, g, status);
   }
 
  private:
-  py::tuple run(mjfBatchFunc function, const Array& states, const Array& ctrls, int frame_skip,
-                double eps, bool centered) {
+  py::tuple run(mjfBatchFunc function, const Array& states, const Array& ctrls, int outputs,
+                int frame_skip, double eps, bool centered) {
     const int rows = check(states, ctrls);
-    py::array_t<double> A({rows, plan_.ndx, plan_.ndx}), B({rows, plan_.ndx, plan_.nu});
+    py::array_t<double> A({rows, outputs, plan_.ndx}), B({rows, outputs, plan_.nu});
     py::array_t<int> status(rows);
-    Job job{&plan_,          states.data(),  ctrls.data(),          A.mutable_data(),
-            B.mutable_data(), status.mutable_data(), frame_skip, eps, centered};
+    Job job{&plan_,           states.data(),         ctrls.data(), A.mutable_data(),
+            B.mutable_data(), status.mutable_data(), outputs,      frame_skip,
+            eps,              centered};
     reserve(rows);
     {
       py::gil_scoped_release release;
       mjb_apply(batch_, ids_.data(), rows, function, &job, 0);
     }
     return py::make_tuple(A, B, status);
+  }
+
+  static void recursion(const Plan& p, const Job& job, int begin, int end, int batch,
+                        const double* state_gradients, const double* gains, double* costate,
+                        double* ctrl_gradients) {
+    std::vector<double> next(p.ndx);
+    for (int t = end - 1; t >= begin; t--) {
+      for (int b = 0; b < batch; b++) {
+        const size_t row = static_cast<size_t>(t - begin) * batch + b;
+        const size_t point = static_cast<size_t>(t) * batch + b;
+        const double *A = job.A + row * p.ndx * p.ndx, *B = job.B + row * p.ndx * p.nu;
+        const double* direct = state_gradients + point * p.ndx;
+        double *lambda = costate + static_cast<size_t>(b) * p.ndx,
+               *g = ctrl_gradients + point * p.nu;
+        std::copy(direct, direct + p.ndx, next.begin());
+        for (int i = 0; i < p.ndx; i++) {
+          if (lambda[i] == 0) continue;
+          for (int j = 0; j < p.ndx; j++) next[j] += lambda[i] * A[i * p.ndx + j];
+          for (int j = 0; j < p.nu; j++) g[j] += lambda[i] * B[i * p.nu + j];
+        }
+        for (int k = 0; gains && k < p.nu; k++) {
+          const double* K = gains + (point * p.nu + k) * p.ndx;
+          for (int j = 0; j < p.ndx; j++) next[j] += g[k] * K[j];
+        }
+        std::copy(next.begin(), next.end(), lambda);
+      }
+    }
   }
 
   int check(const Array& states, const Array& ctrls) const {
@@ -145,5 +290,8 @@ PYBIND11_MODULE(_engine, module) {
   });
   py::class_<mbrl::Engine>(module, "Engine")
       .def(py::init<std::uintptr_t, int, const mbrl::Array&, const mbrl::Array&>())
-      .def("linearize", &mbrl::Engine::linearize);
+      .def("linearize", &mbrl::Engine::linearize)
+      .def("sensors", &mbrl::Engine::sensors)
+      .def("adjoint", &mbrl::Engine::adjoint)
+      .def("transition", &mbrl::Engine::transition);
 }

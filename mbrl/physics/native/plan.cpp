@@ -109,7 +109,8 @@ bool velocity_gains(const mjModel* m) {
 
 bool damped_euler(const mjModel* m) {
   return m->opt.integrator == mjINT_EULER &&
-         !(m->opt.disableflags & (mjDSBL_EULERDAMP | mjDSBL_DAMPER)) && any(m->dof_damping, m->nv);
+         !(m->opt.disableflags & (mjDSBL_EULERDAMP | mjDSBL_DAMPER)) &&
+         (any(m->dof_damping, m->nv) || any(m->dof_dampingpoly, mjNPOLY * m->nv));
 }
 
 std::vector<int> standalone(const mjModel* m) {
@@ -138,6 +139,7 @@ Plan::Plan(const mjModel* m)
       plain_controls(mbrl::plain_controls(m)),
       velocity_gains(mbrl::velocity_gains(m)),
       damped_euler(mbrl::damped_euler(m)),
+      tendon_inertia(any(m->tendon_armature, m->ntendon)),
       implicit(m->opt.integrator == mjINT_IMPLICIT || m->opt.integrator == mjINT_IMPLICITFAST),
       drifting_damping(passive == Passive::kGeneral || fluid || velocity_gains),
       standalone(mbrl::standalone(m)) {
@@ -156,9 +158,8 @@ std::string unsupported(const mjModel* m) {
   if (opt.enableflags & mjENBL_DIAGEXACT) return "the exact constraint diagonal (diagexact)";
   if (m->flg_surfacevel) return "surface velocities of geoms";
   if (m->flg_adhesion) return "adhesion of geoms";
-  if (any(m->tendon_armature, m->ntendon)) return "tendon armature";
-  if (damped_euler(m) && any(m->dof_dampingpoly, mjNPOLY * m->nv)) {
-    return "polynomial joint damping with the Euler integrator";
+  for (int t = 0; t < m->ntendon; t++) {
+    if (m->tendon_armature[t] != 0 && spatial(m, t)) return "armature of spatial tendons";
   }
   for (int i = 0; i < m->nactuator; i++) {
     if (m->actuator_armature[i] != 0 && m->actuator_trntype[i] != mjTRN_JOINT) {
