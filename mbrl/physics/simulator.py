@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 
 from mbrl.errors import ArgumentError, ModelError, NotFiniteError, suggestion
 from mbrl.physics.engine import SimulationPool, private_copy, thread_count
-from mbrl.physics.linearization import Linearizer, check_eps
+from mbrl.physics.linearization import Linearizer, check_eps, converged
+from mbrl.physics.sensors import SensorDifference
 from mbrl.physics.smoothing import Smoothing, smoothing_of
 from mbrl.physics.state import StateSpec
-from mbrl.types import Array, Linearization
+from mbrl.types import Array, Linearization, SensorLinearization
 
 _KEPT_POOLS = 4
 
@@ -63,6 +64,7 @@ class Simulator:
         # The pools' buffers are shared by all calls: one Python thread at a time.
         self._lock = threading.RLock()
         self._pools: dict[tuple[str, ...], SimulationPool] = {}
+        self._sensors: SensorDifference | None = None
         self._linearizer = Linearizer(self.model, self.spec, frame_skip, self.threads)
 
     def step(self, state: Array, ctrl: Array) -> Array:
@@ -191,6 +193,35 @@ class Simulator:
             return self._linearizer(
                 state, ctrl, method=method, eps=eps, centered=centered, smoothing=found
             )
+
+    def linearize_sensors(self, state: Array, ctrl: Array) -> SensorLinearization:
+        """Differentiate the sensor values that a control step leaves: dy = C dx + D du.
+
+        See :class:`SensorDifference`; :meth:`step_with_fields` returns the values themselves, as
+        the field "sensordata".
+
+        Args:
+            state: [B, nx].
+            ctrl: [B, nu].
+
+        Returns:
+            C [B, nsensordata, ndx] and D [B, nsensordata, nu], with the constraint solver
+            converged.
+
+        Raises:
+            ArgumentError: on a wrong shape or a number that is not finite.
+            ModelError: if the model has no sensors.
+            DivergenceError: naming the rows whose simulation diverged.
+        """
+        state, ctrl = self.checked(state, ctrl)
+        if not self.model.nsensordata:
+            raise ModelError("the model has no sensors; add a <sensor> section to it")
+        with self._lock:
+            if self._sensors is None:
+                self._sensors = SensorDifference(
+                    converged(self.model), self.spec, self.frame_skip, self.threads
+                )
+            return self._sensors(state, ctrl)
 
     def linearization_method(self, method: str = "auto") -> str:
         """Return what ``method`` stands for with this model; raises as :meth:`linearize` does."""
