@@ -6,11 +6,12 @@ For each model, states "in contact" (constraint forces act, along random traject
 model has settled) and "in the air" (the root lifted until nothing touches; for models without a
 floating root, states without constraint forces). Each method is timed at one and more threads, in
 turns, so that a drift of the machine meets all; figures are medians over rounds. Beside our methods
-stands the baseline: mjd_transitionFD chained over the physics steps, called through ctypes, with
-the model's own solver settings, eps 1e-6. A ratio is the baseline's time over the method's, of the
-same round at equal threads: more than 1 is faster. Where a model's integrator is RK4, which
-mjd_transitionFD refuses, it and "transition" are measured with the model switched to Euler (marked
-*), which is some four times less work; --integrator Euler switches every model, for all methods.
+stands the baseline: mjd_transitionFD chained over the physics steps on libmujoco's own threads,
+with the model's own solver settings, eps 1e-6; for RK4, which it refuses, differences of the whole
+step (method "step"). A ratio is the baseline's time over the method's, of the same round at equal
+threads: more than 1 is faster. --integrator Euler switches every model. "floor" is the time of
+"implicit" over that of the stages that differences of inverse dynamics consist of (peers.Floor),
+on one thread.
 
 An error is the Frobenius norm of the difference of [A B] over that of the reference: centred
 differences of serial mj_step with Newton at tolerance 0. The median is over all states, the worst
@@ -46,7 +47,7 @@ from tests import models  # noqa: E402
 from tests.models import reference  # noqa: E402
 
 BASELINE = "mjd_transitionFD"
-EULER = mujoco.mjtIntegrator.mjINT_EULER
+RK4 = mujoco.mjtIntegrator.mjINT_RK4
 CONTACT, AIR = "contact", "air"
 HORIZON, BATCHES = 32, (16, 256)
 
@@ -57,9 +58,10 @@ class Figures(NamedTuple):
     model: str
     where: str
     method: str
-    switched: bool  # to Euler
+    rk4: bool
     microseconds: dict[int, float]  # threads -> per state
     ratio: dict[int, float]
+    floor: float | None
     median: float
     worst: float
 
@@ -195,47 +197,43 @@ def measured_points(name, where, model, frame_skip, points, options):
     contenders = contenders_of(model, frame_skip, options.threads)
     calls = {
         (method, n): (lambda call=call: call(*points))
-        for method, (_, by_threads) in contenders.items()
+        for method, by_threads in contenders.items()
         for n, call in by_threads.items()
     }
     times = in_turns(calls, options.rounds)
+    floor = statistics.median(peers.Floor(model, frame_skip, *points)() for _ in range(3))
     few = tuple(part[: options.errors] for part in points)
-    references = {}
-    for method, (used, by_threads) in contenders.items():
-        integrator = int(used.opt.integrator)
-        if integrator not in references:
-            references[integrator] = Reference(used, frame_skip, *few)
-        median, worst = references[integrator].errors(by_threads[options.threads[0]](*few))
+    expected = Reference(model, frame_skip, *few)
+    rk4 = model.opt.integrator == RK4
+    baseline = "step" if rk4 else BASELINE
+    for method, by_threads in contenders.items():
+        median, worst = expected.errors(by_threads[options.threads[0]](*few))
+        microseconds = {
+            n: 1e6 * statistics.median(times[method, n]) / len(points[0]) for n in options.threads
+        }
         yield Figures(
             name,
             where,
             method,
-            used is not model,
-            {
-                n: 1e6 * statistics.median(times[method, n]) / len(points[0])
-                for n in options.threads
-            },
-            {n: paired(times[BASELINE, n], times[method, n]) for n in options.threads},
+            rk4,
+            microseconds,
+            {n: paired(times[baseline, n], times[method, n]) for n in options.threads},
+            microseconds[1] / floor if method == "implicit" and 1 in microseconds else None,
             median,
             worst,
         )
 
 
 def contenders_of(model, frame_skip, threads):
-    """Return {method: (model, {threads: function of states and controls})}."""
-    euler = model
-    if model.opt.integrator == mujoco.mjtIntegrator.mjINT_RK4:
-        euler = copy.copy(model)
-        euler.opt.integrator = EULER
+    """Return {method: {threads: function of states and controls}}."""
     found = {}
     for method in METHODS:
-        for used in (model, euler) if method == "transition" else (model,):
-            try:
-                found[method] = used, {n: ours(used, frame_skip, n, method) for n in threads}
-            except ModelError:
-                continue
-            break
-    found[BASELINE] = euler, {n: peers.TransitionFD(euler, frame_skip, n) for n in threads}
+        try:
+            found[method] = {n: ours(model, frame_skip, n, method) for n in threads}
+        except ModelError:
+            continue
+    if model.opt.integrator != RK4:
+        found[BASELINE] = {n: peers.TransitionFD(model, frame_skip, n) for n in threads}
     return found
 
 
@@ -351,33 +349,36 @@ def mjx_table(options):
 def jacobian_table(found, threads):
     times = [f"us, {n} thr." for n in threads]
     ratios = [f"ratio, {n} thr." for n in threads]
-    rows = [("model", "states", "method", *times, *ratios, "error", "worst")]
+    rows = [("model", "states", "method", *times, *ratios, "floor", "error", "worst")]
     for f in found:
         rows.append(
-            (f.model, f.where, f.method + "*" * f.switched,
+            (f.model + " (RK4)" * f.rk4, f.where, f.method,
              *(f"{f.microseconds[n]:.0f}" for n in threads),
              *(f"{f.ratio[n]:.2f}" for n in threads),
-             f"{f.median:.0e}", f"{f.worst:.0e}")
+             "" if f.floor is None else f"{f.floor:.2f}", f"{f.median:.0e}", f"{f.worst:.0e}")
         )  # fmt: skip
     return rows
 
 
 def pooled_table(found, threads):
-    """Medians over models."""
-    rows = [("pooled: states", "method", "models", *(f"ratio, {n} thr." for n in threads), "error")]
-    for where in (CONTACT, AIR):
-        for method in (*METHODS, BASELINE):
-            for switched in (False, True):
-                chosen = [
-                    f for f in found if (f.where, f.method, f.switched) == (where, method, switched)
-                ]
-                if chosen:
-                    ratios = (statistics.median(f.ratio[n] for f in chosen) for n in threads)
-                    error = statistics.median(f.median for f in chosen)
-                    rows.append(
-                        (where, method + "*" * switched, str(len(chosen)),
-                         *(f"{ratio:.2f}" for ratio in ratios), f"{error:.0e}")
-                    )  # fmt: skip
+    """Medians and extremes over models."""
+    heads = (f"{what}, {n} thr." for n in threads for what in ("ratio", "least"))
+    rows = [("pooled: states", "integrator", "method", "models", *heads, "two threads", "error")]
+    for rk4 in (True, False):
+        for where in (CONTACT, AIR):
+            for method in (*METHODS, BASELINE):
+                chosen = [f for f in found if (f.where, f.method, f.rk4) == (where, method, rk4)]
+                if not chosen:
+                    continue
+                ratios = [[f.ratio[n] for f in chosen] for n in threads]
+                first, last = threads[0], threads[-1]
+                faster = (f.microseconds[first] / f.microseconds[last] for f in chosen)
+                rows.append(
+                    (where, "RK4" if rk4 else "others", method, str(len(chosen)),
+                     *(f"{of(r):.2f}" for r in ratios for of in (statistics.median, min)),
+                     f"{statistics.median(faster):.2f}",
+                     f"{statistics.median(f.median for f in chosen):.0e}")
+                )  # fmt: skip
     return rows
 
 

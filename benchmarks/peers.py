@@ -5,67 +5,101 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import mujoco
 import numpy as np
 
+from mbrl.physics import quiet
+from mbrl.physics.engine import private_copy
+from mbrl.physics.linearization import converged
+from mbrl.physics.native_engine import make_engine
+
 EPS = 1e-6
 
 
 class TransitionFD:
-    """``mjd_transitionFD``, chained over the physics steps, at the least cost Python allows.
+    """``mjd_transitionFD``, chained over the physics steps, on libmujoco's own threads.
 
-    The model keeps its own solver settings. Calls go through ctypes with prepared pointers, so that
-    threads hold the interpreter's lock next to never; factors are multiplied in one batched call.
+    The model keeps its own solver settings. Rows are run by ``mjb_apply``: from the first row to
+    the last nothing waits for the interpreter.
     """
 
     def __init__(self, model: mujoco.MjModel, frame_skip: int, threads: int):
-        self._model, self._frame_skip = model, frame_skip
-        self._data = [mujoco.MjData(model) for _ in range(threads)]
-        self._workers = ThreadPoolExecutor(threads)
-        folder = Path(mujoco.__file__).parent
-        library = ctypes.CDLL(str(next(iter([*folder.glob("libmujoco*"), folder / "mujoco.dll"]))))
-        pointer = ctypes.c_void_p
-        self._step, self._reset = library.mj_step, library.mj_resetData
-        self._difference = library.mjd_transitionFD
-        self._step.argtypes = self._reset.argtypes = [pointer, pointer]
-        self._difference.argtypes = [
-            pointer, pointer, ctypes.c_double, ctypes.c_ubyte, *[pointer] * 4
-        ]  # fmt: skip
-        self._step.restype = self._reset.restype = self._difference.restype = None
+        self._model = private_copy(model)  # without a silent reset of what diverges
+        self._frame_skip = frame_skip
+        self._engine = make_engine(self._model, threads)
 
     def __call__(self, states: np.ndarray, ctrls: np.ndarray) -> np.ndarray:
         """Return [A B] (B, ndx, ndx + nu), one-sided differences."""
-        model, n, k = self._model, len(states), self._frame_skip
-        ndx = 2 * model.nv + model.na
-        a, b = np.empty((n, k, ndx, ndx)), np.empty((n, k, ndx, model.nu))
-        parts = np.array_split(np.arange(n), len(self._data))
-        jobs = zip(self._data, parts, strict=True)
-        list(self._workers.map(lambda job: self._rows(*job, states, ctrls, a, b), jobs))
-        chain = np.concatenate([a[:, 0], b[:, 0]], axis=2)
-        for i in range(1, k):
-            chain = a[:, i] @ chain
-            chain[:, :, ndx:] += b[:, i]
-        return chain
+        with quiet():
+            a, b, _ = self._engine.transition(states, ctrls, self._frame_skip, EPS, False)
+        return np.concatenate([a, b], axis=2)
 
-    def _rows(self, data, rows, states, ctrls, a, b):
-        model, last = self._model, self._frame_skip - 1
-        nq, nv = model.nq, model.nv
-        m, d = model._address, data._address
-        qpos, qvel, act, ctrl = data.qpos, data.qvel, data.act, data.ctrl
-        for row in rows:
-            self._reset(m, d)
-            x = states[row]
-            qpos[:], qvel[:], act[:] = x[:nq], x[nq : nq + nv], x[nq + nv :]
-            ctrl[:] = ctrls[row]
-            at, bt = a[row].ctypes.data, b[row].ctypes.data
-            for i in range(last + 1):
-                to_a, to_b = at + i * a[row, 0].nbytes, bt + i * b[row, 0].nbytes
-                self._difference(m, d, EPS, 0, to_a, to_b, None, None)
-                if i < last:
-                    self._step(m, d)
+
+class _BatchConfig(ctypes.Structure):
+    _fields_ = [("nthread", ctypes.c_int), ("persistent", ctypes.c_ubyte)]
+
+
+class Floor:
+    """What differentiating by differences of inverse dynamics costs at least, stage by stage.
+
+    Per evaluation of forward dynamics: one forward pass; nv times kinematics, tendons,
+    transmission, collisions, constraints, velocities, passive forces and recursive Newton-Euler
+    (the columns of the position); nv times the velocity stages; nv times the constraint forces.
+    Each stage is timed over all states by ``mjb_apply`` on one thread, without the interpreter.
+    """
+
+    _POSITION = ("mj_kinematics", "mj_comPos", "mj_tendon", "mj_transmission", "mj_collision",
+                 "mj_makeConstraint")  # fmt: skip
+    _VELOCITY = ("mj_comVel", "mj_passive", "mj_referenceConstraint", "mj_rne")
+
+    def __init__(self, model: mujoco.MjModel, frame_skip: int, states, ctrls):
+        folder = Path(mujoco.__file__).parent
+        self._library = ctypes.CDLL(
+            str(next(iter([*folder.glob("libmujoco*"), folder / "mujoco.dll"])))
+        )
+        self._library.mjb_makeBatch.restype = ctypes.c_void_p
+        self._library.mjb_state.restype = ctypes.POINTER(ctypes.c_double)
+        self._model, n = converged(private_copy(model)), len(states)
+        config = _BatchConfig(1, 1)  # one MjData per state: stages find what stages before left
+        self._batch = ctypes.c_void_p(
+            self._library.mjb_makeBatch(
+                ctypes.c_void_p(self._model._address), n, ctypes.byref(config), None, 0
+            )
+        )
+        width = self._library.mjb_nstate(self._batch)
+        rows = np.ctypeslib.as_array(self._library.mjb_state(self._batch), (n, width))
+        data, signature = mujoco.MjData(self._model), mujoco.mjtState.mjSTATE_INTEGRATION
+        for row, x, u in zip(rows, states, ctrls, strict=True):
+            data.qpos, data.qvel, data.act = np.split(x, np.cumsum([model.nq, model.nv]))
+            data.ctrl = u
+            mujoco.mj_getState(self._model, data, row, signature)
+        evaluations = 4 if model.opt.integrator == mujoco.mjtIntegrator.mjINT_RK4 else 1
+        self._evaluations = evaluations * frame_skip
+        # What mj_rne, run with the row's number for its flag, writes to.
+        self._scratch = (ctypes.c_double * max(1, model.nv))()
+
+    def __call__(self) -> float:
+        """Return microseconds per state and control step."""
+        nv = self._model.nv
+        forward = self._microseconds("mj_forward")
+        position, velocity = (
+            sum(map(self._microseconds, stages)) for stages in (self._POSITION, self._VELOCITY)
+        )
+        columns = position + 2 * velocity + self._microseconds("mj_invConstraint")
+        return self._evaluations * (forward + nv * columns)
+
+    def _microseconds(self, stage: str, repeats: int = 5) -> float:
+        def seconds(name: str) -> float:
+            function = ctypes.cast(getattr(self._library, name), ctypes.c_void_p)
+            start = time.perf_counter()
+            self._library.mjb_apply(self._batch, None, 0, function, self._scratch, 0)
+            return time.perf_counter() - start
+
+        # mj_version does nothing: what remains is the call's own cost.
+        spent = (seconds(stage) - seconds("mj_version") for _ in range(repeats))
+        return 1e6 * max(0.0, float(np.median(list(spent)))) / self._library.mjb_nsim(self._batch)
 
 
 def has_mjx() -> bool:
