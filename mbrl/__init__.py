@@ -5,7 +5,7 @@ from mbrl.config import load_config
 from mbrl.errors import MbrlError
 from mbrl.graph import SHIPPED, build_graph
 from mbrl.nn import DeterministicMLP, GaussianMLP, OpenLoop
-from mbrl.ops import MujocoDynamics
+from mbrl.ops import MujocoDynamics, MujocoRollout
 from mbrl.physics import Simulator
 from mbrl.registry import ALGORITHMS, NODES, PLANNERS, POLICIES, TASKS
 from mbrl.runner import load_policy, run
@@ -14,6 +14,7 @@ from mbrl.tasks import make_task, register_reaching, register_smooth, register_t
 __all__ = [
     "MbrlError",
     "MujocoDynamics",
+    "MujocoRollout",
     "Simulator",
     "build_graph",
     "load_config",

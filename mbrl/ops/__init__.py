@@ -4,5 +4,6 @@ from mbrl.ops.batch import batched
 from mbrl.ops.dynamics import MujocoDynamics
 from mbrl.ops.fields import MujocoFields
 from mbrl.ops.first_order import FirstOrderOp
+from mbrl.ops.rollout import MujocoRollout, Rollout
 
-__all__ = ["FirstOrderOp", "MujocoDynamics", "MujocoFields", "batched"]
+__all__ = ["FirstOrderOp", "MujocoDynamics", "MujocoFields", "MujocoRollout", "Rollout", "batched"]
