@@ -41,7 +41,8 @@ class MujocoRollout(nn.Module):
     of :class:`MujocoDynamics` applied step by step, to the rounding; but backward is one sweep of
     :meth:`Simulator.adjoint`, which linearises all steps at once and keeps no graph. Gradients
     reach the initial state, the actions, the gains and the reference. Reverse mode and
-    ``torch.func`` vmap, vjp, grad and jacrev work; forward mode and any second derivative raise.
+    ``torch.func`` vmap, vjp, grad and jacrev work; forward mode, any second derivative and the
+    ``is_grads_batched`` of ``torch.autograd.grad`` raise.
 
     Args:
         simulator: the simulator to differentiate.
@@ -109,7 +110,8 @@ class MujocoRollout(nn.Module):
             given = "gains" if reference is None else "reference"
             raise ArgumentError(f"gains and reference must be given together, got only {given}")
         for name, value in tensors.items():
-            _check_real(value, name)
+            if value is not None or name in ("state", "actions"):
+                _check_real(value, name)
         if actions.ndim != 3 or actions.shape[2] != spec.nu:
             raise ArgumentError(
                 f"actions must have shape [T, B, {spec.nu}], got {list(actions.shape)}"
@@ -142,7 +144,8 @@ class MujocoRollout(nn.Module):
         states[0] = state
         for t, x in enumerate(states[:-1]):
             deviation = simulator.spec.difference(reference[t], x)
-            applied[t] = actions[t] + (gains[t] @ deviation[:, :, None])[:, :, 0]
+            with np.errstate(over="ignore", invalid="ignore"):  # the simulator refuses the result
+                applied[t] = actions[t] + (gains[t] @ deviation[:, :, None])[:, :, 0]
             try:
                 states[t + 1] = simulator.step(x, applied[t])
             except DivergenceError as error:
@@ -276,8 +279,8 @@ def _vmapped(function: Any, info: Any, in_dims: Any, *inputs: Any) -> Any:
 
 
 def _check_real(value: object, name: str) -> None:
-    """Refuse what is neither None nor a tensor of real numbers."""
-    if value is not None and (not isinstance(value, Tensor) or value.is_complex()):
+    """Refuse what is no tensor of real numbers."""
+    if not isinstance(value, Tensor) or value.is_complex():
         kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
         raise ArgumentError(f"{name} must be a tensor of real numbers, got {kind}")
 
