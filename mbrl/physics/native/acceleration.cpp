@@ -61,7 +61,9 @@ bool Acceleration::balanced(const Plan& p, const mjModel* m, mjData* d) {
     const double f = inertial - passive - d->qfrc_actuator[i] - d->qfrc_constraint[i];
     residual_[i] = f;
     error += f * f;
-    scale += inertial * inertial + passive * passive + d->qfrc_actuator[i] * d->qfrc_actuator[i] +
+    // In free fall inertial forces and gravity cancel: the sum of both is rounding, no scale.
+    scale += inertial * inertial + d->qfrc_bias[i] * d->qfrc_bias[i] + passive * passive +
+             d->qfrc_actuator[i] * d->qfrc_actuator[i] +
              d->qfrc_constraint[i] * d->qfrc_constraint[i];
   }
   return error <= kBalance * kBalance * scale;
