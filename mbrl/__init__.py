@@ -5,16 +5,18 @@ from mbrl.config import load_config
 from mbrl.errors import MbrlError
 from mbrl.graph import SHIPPED, build_graph
 from mbrl.nn import DeterministicMLP, GaussianMLP, OpenLoop
-from mbrl.ops import MujocoDynamics, MujocoRollout
-from mbrl.physics import Simulator
+from mbrl.ops import MujocoDynamics, MujocoRollout, ParametricDynamics
+from mbrl.physics import ModelParameters, Simulator
 from mbrl.registry import ALGORITHMS, NODES, PLANNERS, POLICIES, TASKS
 from mbrl.runner import load_policy, run
 from mbrl.tasks import make_task, register_reaching, register_smooth, register_tracking
 
 __all__ = [
     "MbrlError",
+    "ModelParameters",
     "MujocoDynamics",
     "MujocoRollout",
+    "ParametricDynamics",
     "Simulator",
     "build_graph",
     "load_config",

@@ -24,6 +24,21 @@ class Linearization(NamedTuple):
     B: Array  # (B, dy, nu)
 
 
+class SensorLinearization(NamedTuple):
+    """Jacobians of sensor values in tangent space: dy = C dx + D du."""
+
+    C: Array  # [B, nsensordata, ndx]
+    D: Array  # [B, nsensordata, nu]
+
+
+class ParametricLinearization(NamedTuple):
+    """First-order model dx' = A dx + B du + Theta dp of a control step, p parameters of a model."""
+
+    A: Array  # (B, ndx, ndx)
+    B: Array  # (B, ndx, nu)
+    Theta: Array  # (B, ndx, P)
+
+
 class Transition(NamedTuple):
     """What one control step of a task gives."""
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from mbrl.errors import ArgumentError, suggestion
 from mbrl.graph.building import build_nodes, initial_carry
 from mbrl.graph.nodes import PolicyNode
-from mbrl.graph.schedule import Schedule
+from mbrl.graph.schedule import Schedule, parted
 from mbrl.graph.wiring import OBSERVED, GraphSpec, parse
 from mbrl.nn import RunningNormalizer
 from mbrl.tasks import Task
@@ -42,7 +42,12 @@ class Graph(nn.Module):
         self.spec, self.task = spec, task
         nodes, self._widths = build_nodes(spec.nodes, spec.carry, task, generator)
         self.nodes = nn.ModuleDict(nodes)
-        self._schedule = Schedule(spec.nodes, nodes)
+        self._linking = {"action", "terminated"} | {c.source for c in spec.carry.values()}
+        stepping, waiting = parted(spec.nodes, nodes, self._linking)
+        self._steps, self._afterwards = Schedule(stepping, nodes), Schedule(waiting, nodes)
+        made = {value for s in waiting for value in s.outputs.values()}
+        taken = {value for s in waiting for value in s.inputs.values()}
+        self._made_afterwards, self._taken_afterwards = made, taken - made
 
     @property
     def widths(self) -> Mapping[str, int]:
@@ -88,34 +93,33 @@ class Graph(nn.Module):
         self._check(state, horizon, record)
         step = Step(start, generator, context, start=start, **sampling)
         first = self._first(state.to(torch.float64), step)
-        roots = {"action", "reward", "terminated", *record}
-        roots |= {carry.source for carry in self.spec.carry.values()}
+        kept = {"action", "reward", *record} - self._made_afterwards | self._taken_afterwards
+        series: dict[str, list[Tensor]] = {name: [] for name in sorted(kept)}
+        roots = kept | self._linking
         carries, alive = first, torch.ones(len(state), dtype=torch.bool)
         all_alive = True
         states, alives = [first["state"]], []
-        kept: dict[str, list[Tensor]] = {name: [] for name in ("action", "reward", *record)}
         for t in range(horizon):
             live = carries if all_alive else _choose(alive, carries, first)
-            values = self._schedule.run(live, step._replace(t=start + t), roots)
+            values = self._steps.run(live, step._replace(t=start + t), roots)
+            for name, steps in series.items():
+                steps.append(values[name])
             following = {name: values[c.source] for name, c in self.spec.carry.items()}
-            if not all_alive:
-                following = _choose(alive, following, carries)
-                for name in ("action", "reward"):
-                    values[name] = _masked(alive, values[name])
+            carries = following if all_alive else _choose(alive, following, carries)
             alives.append(alive)
-            states.append(following["state"])
-            for name, series in kept.items():
-                series.append(values[name])
-            if "terminated" in values:
-                alive = alive & ~values["terminated"]
-                all_alive = bool(alive.all())
-            carries = following
-        stacked = {name: torch.stack(steps) for name, steps in kept.items()}
+            states.append(carries["state"])
+            if "terminated" in values and values["terminated"].any():
+                alive, all_alive = alive & ~values["terminated"], False
+        stacked = self._completed({name: torch.stack(steps) for name, steps in series.items()})
+        alive = torch.stack(alives)
+        if not all_alive:
+            for name in ("action", "reward"):
+                stacked[name] = torch.where(_rows(alive, stacked[name]), stacked[name], 0.0)
         return Trajectory(
             torch.stack(states),
             stacked["action"],
             stacked["reward"],
-            torch.stack(alives),
+            alive,
             {name: stacked[name] for name in record},
         )
 
@@ -127,6 +131,13 @@ class Graph(nn.Module):
             if isinstance(node, PolicyNode) and node.policy.normalizer is not None:
                 found.setdefault(spec.inputs["observation"], []).append(node.policy.normalizer)
         return found
+
+    def _completed(self, stacked: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Add to values [T, B, ...] of all steps those that are made of them afterwards."""
+        rows = {name: stacked[name].flatten(0, 1) for name in self._taken_afterwards}
+        made = self._afterwards.run(rows, Step(), self._made_afterwards)
+        shape = stacked["action"].shape[:2]
+        return stacked | {name: made[name].unflatten(0, shape) for name in self._made_afterwards}
 
     def _first(self, state: Tensor, step: Step) -> dict[str, Tensor]:
         """Return the carried values before the first step."""
@@ -185,9 +196,5 @@ def _choose(
     }
 
 
-def _masked(alive: Tensor, value: Tensor) -> Tensor:
-    return torch.where(_rows(alive, value), value, torch.zeros((), dtype=value.dtype))
-
-
 def _rows(alive: Tensor, value: Tensor) -> Tensor:
-    return alive if value.ndim == 1 else alive[:, None]
+    return alive if value.ndim == alive.ndim else alive[..., None]

@@ -83,6 +83,9 @@ class Node(nn.Module):
     # Whether the last input port takes a list of values, one or more: the ports "port[0]", ...
     variadic: ClassVar[bool] = False
     uses_time: bool = False  # whether its outputs depend on the index of the step in the episode
+    # Whether row i of its outputs depends on row i of its inputs alone, and on no step, noise or
+    # context: one call may then serve the rows of many steps.
+    is_rowwise: bool = False
 
     def __init__(self, place: Place):
         super().__init__()

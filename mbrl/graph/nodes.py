@@ -106,6 +106,11 @@ class Reward(Node):
     inputs = {"state": "nx", "action": "nu", "next_state": "nx"}
     outputs = {"reward": SCALAR}
 
+    def __init__(self, place: Place):
+        super().__init__(place)
+        task = place.task
+        self.is_rowwise = task.has_reward_formula and not (task.uses_time or task.context_size)
+
     def forward(self, step: Step, *values: Tensor) -> Tensor:
         """[B, nx], [B, nu], [B, nx] -> [B]."""
         return self.place.task.reward(*values, t=step.t, context=step.context)

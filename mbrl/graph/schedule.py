@@ -19,6 +19,29 @@ class _Stage(NamedTuple):
     is_taken: bool  # whether another node takes any of its outputs
 
 
+def parted(
+    specs: Sequence[NodeSpec], nodes: Mapping[str, Node], linking: Collection[str]
+) -> tuple[list[NodeSpec], list[NodeSpec]]:
+    """Return the nodes that run at every step, and those that run once, after the last one.
+
+    A node can wait if it may see all steps together (:attr:`Node.is_rowwise`) and no node that
+    runs at every step takes what it makes.
+
+    Args:
+        specs: the nodes, in an order in which they can run.
+        nodes: the nodes themselves, by name.
+        linking: values that every step hands to the next.
+    """
+    needed, stepping, waiting = set(linking), [], []
+    for spec in reversed(specs):
+        if nodes[spec.name].is_rowwise and needed.isdisjoint(spec.outputs.values()):
+            waiting.append(spec)
+        else:
+            stepping.append(spec)
+            needed.update(spec.inputs.values())
+    return stepping[::-1], waiting[::-1]
+
+
 class Schedule:
     """Nodes in running order.
 

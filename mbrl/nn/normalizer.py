@@ -23,22 +23,21 @@ class RunningNormalizer(nn.Module):
     """
 
     mean: Tensor
-    variance: Tensor
+    scale: Tensor
     next_mean: Tensor
     next_variance: Tensor
     count: Tensor
 
     def __init__(self, size: int):
         super().__init__()
-        for name in ("mean", "variance", "next_mean", "next_variance"):
+        for name in ("mean", "next_mean", "next_variance"):
             self.register_buffer(name, torch.zeros(size, dtype=torch.float64))
+        self.register_buffer("scale", torch.ones(size, dtype=torch.float64))
         self.register_buffer("count", torch.zeros((), dtype=torch.float64))
 
     def forward(self, observation: Tensor) -> Tensor:
         """[..., size] -> [..., size] float64."""
-        deviation = self.variance.sqrt()
-        scale = torch.where(deviation > _TINY_DEVIATION, deviation + _TINY_DEVIATION, 1.0)
-        return (observation - self.mean) / scale
+        return (observation - self.mean) / self.scale
 
     @torch.no_grad()
     def update(self, observations: Tensor) -> None:
@@ -61,4 +60,6 @@ class RunningNormalizer(nn.Module):
     def refresh(self) -> None:
         """Use the statistics gathered so far."""
         self.mean.copy_(self.next_mean)
-        self.variance.copy_(self.next_variance)
+        deviation = self.next_variance.sqrt()
+        varied = deviation > _TINY_DEVIATION
+        self.scale.copy_(torch.where(varied, deviation + _TINY_DEVIATION, 1.0))

@@ -38,10 +38,13 @@ class Squash(nn.Module):
         self.register_buffer("unit", torch.where(bounded, (high - low) / 2, 1.0), persistent=False)
         self.register_buffer("_bounded", bounded, persistent=False)
         self._all_bounded = bool(bounded.all())
+        self._is_tanh = bool(((low == -1) & (high == 1)).all())
 
     def forward(self, value: Tensor) -> Tensor:
         """[..., nu] -> [..., nu] float64, strictly inside the bounds up to rounding."""
         value = value.to(torch.float64)
+        if self._is_tanh:  # the range of most stock environments: m = 0, h = 1
+            return torch.tanh(value)
         squashed = self._middle + self.unit * torch.tanh(value / self.unit)
         return squashed if self._all_bounded else torch.where(self._bounded, squashed, value)
 

@@ -4,6 +4,15 @@ from mbrl.ops.batch import batched
 from mbrl.ops.dynamics import MujocoDynamics
 from mbrl.ops.fields import MujocoFields
 from mbrl.ops.first_order import FirstOrderOp
+from mbrl.ops.parameters import ParametricDynamics
 from mbrl.ops.rollout import MujocoRollout, Rollout
 
-__all__ = ["FirstOrderOp", "MujocoDynamics", "MujocoFields", "MujocoRollout", "Rollout", "batched"]
+__all__ = [
+    "FirstOrderOp",
+    "MujocoDynamics",
+    "MujocoFields",
+    "MujocoRollout",
+    "ParametricDynamics",
+    "Rollout",
+    "batched",
+]

@@ -34,8 +34,7 @@ def batched(spec: StateSpec, state: Tensor, action: Tensor) -> tuple[Tensor, Ten
             "state and action must have the same batch, "
             f"got shapes {list(state.shape)} and {list(action.shape)}"
         )
-    rows = state.shape[:-1].numel()
-    return (
-        state.reshape(rows, spec.nx).to("cpu", torch.float64),
-        action.reshape(rows, spec.nu).to("cpu", torch.float64),
-    )
+    if state.ndim != 2:  # a view of the same shape would be a node of its own for autograd
+        rows = state.shape[:-1].numel()
+        state, action = state.reshape(rows, spec.nx), action.reshape(rows, spec.nu)
+    return state.to("cpu", torch.float64), action.to("cpu", torch.float64)

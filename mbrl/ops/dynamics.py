@@ -63,7 +63,8 @@ class MujocoDynamics(nn.Module):
             SecondDerivativeError: when a second derivative is taken.
         """
         rows, actions = batched(self.simulator.spec, state, action)
-        return self.op(rows, actions).reshape(state.shape).to(state.device)
+        following = self.op(rows, actions).to(state.device)
+        return following if state.ndim == 2 else following.reshape(state.shape)
 
 
 class _ControlStep:

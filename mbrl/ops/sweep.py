@@ -57,8 +57,7 @@ class LinearizationSweep:
         self._points: list[weakref.ref[SavedPoint]] = []  # not yet visited, oldest first
         self._chunk: list[weakref.ref[SavedPoint]] = []  # those that hold Jacobians now
         self._last: tuple[weakref.ref[SavedPoint], Arguments, Array] | None = None
-        spec = source.spec
-        self._bytes_per_row = 8 * (spec.ndx + source.extras) * (spec.ndx + spec.nu)
+        self._bytes_per_output = 8 * (source.spec.ndx + source.extras)
 
     def __reduce__(self) -> tuple[object, ...]:
         """A copy serves graphs of its own: it starts without saved points."""
@@ -113,7 +112,9 @@ class LinearizationSweep:
         alive = [p for ref in self._points if (p := ref()) is not None and not p.visited]
         chosen = [point]
         if point in alive:
-            room = _CHUNK_BYTES // self._bytes_per_row - _rows(point)
+            # Controls may be wider than the model's, see ParametricDynamics.
+            columns = self._source.spec.ndx + _arguments(point)[1].shape[1]
+            room = _CHUNK_BYTES // (self._bytes_per_output * columns) - _rows(point)
             for earlier in reversed(alive[: alive.index(point)]):
                 room -= _rows(earlier)
                 if room < 0:

@@ -3,6 +3,8 @@
 from mbrl.physics.differences import ManifoldDifference
 from mbrl.physics.engine import quiet
 from mbrl.physics.linearization import converge
+from mbrl.physics.parameters import ModelParameters
+from mbrl.physics.parametric import ParametricSimulator
 from mbrl.physics.simulator import Simulator
 from mbrl.physics.smoothing import (
     SMOOTHINGS,
@@ -19,6 +21,8 @@ __all__ = [
     "SMOOTHINGS",
     "ImpedanceSmoothing",
     "ManifoldDifference",
+    "ModelParameters",
+    "ParametricSimulator",
     "RandomizedSmoothing",
     "Simulator",
     "Smoothing",

@@ -70,14 +70,14 @@ class _Silence:
 
     def __init__(self) -> None:
         self._lock, self._depth, self._before = threading.Lock(), 0, None
+        self._silent = mujoco.MjLogConfig.get()
+        self._silent.logto_console = self._silent.logto_file = False
 
     def __enter__(self) -> None:
         with self._lock:
             if self._depth == 0:
                 self._before = mujoco.MjLogConfig.get()
-                silent = mujoco.MjLogConfig.get()
-                silent.logto_console = silent.logto_file = False
-                mujoco.MjLogConfig.set(silent)
+                mujoco.MjLogConfig.set(self._silent)
             self._depth += 1
 
     def __exit__(self, *_: object) -> None:
@@ -124,8 +124,7 @@ class SimulationPool:
             DivergenceError: naming the rows that left the finite world.
         """
         ids = self._load(state, ctrl)
-        self._run(ids, lambda: self._batch.step(ids, nstep=substeps))
-        return np.array(self._x[: len(ids)])
+        return self._run(ids, lambda: self._batch.step(ids, nstep=substeps))
 
     def advance_again(self, ctrl: Array, substeps: int) -> Array:
         """Advance the rows of the last call from where they stand, as ``advance`` would."""
@@ -133,8 +132,7 @@ class SimulationPool:
         ids = self._ids[:n]
         self._ctrl[:n] = ctrl
         self._warmstart[:n] = 0.0
-        self._run(ids, lambda: self._batch.step(ids, nstep=substeps))
-        return np.array(self._x[:n])
+        return self._run(ids, lambda: self._batch.step(ids, nstep=substeps))
 
     def forward(self, state: Array, ctrl: Array) -> None:
         """Run ``mj_forward`` at the given states, for the sake of :meth:`field`."""
@@ -166,9 +164,11 @@ class SimulationPool:
         self._ctrl, self._warmstart = batch.bind("ctrl"), batch.bind("qacc_warmstart")
         self._outputs = {name: batch.bind(name) for name in self.fields}
 
-    def _run(self, ids: NDArray[np.int32], call: Callable[[], None]) -> None:
+    def _run(self, ids: NDArray[np.int32], call: Callable[[], None]) -> Array:
+        """Return the states [n, nx] that a call of the engine leaves."""
         n = len(ids)
-        self._batch.warning[:n] = 0
+        warnings = self._batch.warning[:n]  # (n, kinds, 2): what it was about, and how often
+        warnings.fill(0)
         try:
             with quiet():
                 call()
@@ -178,10 +178,11 @@ class SimulationPool:
                 f"MuJoCo refused {len(error.ids)} of {n} rows {_some(error.ids)}: {reason}",
                 error.ids,
             ) from error
-        counters = self._batch.warning[:n, :, 1]
+        states = np.array(self._x[:n])
         # NaN compares false. One pass in the usual case; rows are looked at if something is wrong.
-        if counters.any() or not np.abs(self._x[:n]).max(initial=0.0) < _LARGEST:
-            self._complain(counters, (np.abs(self._x[:n]) < _LARGEST).all(axis=1))
+        if warnings.any() or not np.abs(states).max(initial=0.0) < _LARGEST:
+            self._complain(warnings[:, :, 1], (np.abs(states) < _LARGEST).all(axis=1))
+        return states
 
     def _complain(self, counters: NDArray[np.int32], finite: NDArray[np.bool_]) -> None:
         full = np.flatnonzero(counters[:, _MEMORY_WARNINGS].any(axis=1))

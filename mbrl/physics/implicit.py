@@ -6,6 +6,7 @@ from collections import Counter
 
 import mujoco
 import numpy as np
+from numpy.typing import NDArray
 
 from mbrl.errors import DivergenceError, ModelError
 from mbrl.physics.engine import quiet
@@ -15,7 +16,7 @@ from mbrl.physics.step_difference import StepDifference
 from mbrl.types import Array, Linearization
 
 # Size of the differences of geometry, centred: the closed forms leave nothing stiff to difference.
-_EPS = 2.0**-20
+DEFAULT_EPS = 2.0**-20
 
 # What became of a row, as native/acceleration.h numbers it.
 _DIVERGED, _MEMORY = 1, 2
@@ -79,16 +80,18 @@ class ImplicitDifference:
     @staticmethod
     def default_eps(model: mujoco.MjModel, centered: bool) -> float:
         """Return the size of the differences of geometry, which are always centred."""
-        return _EPS
+        return DEFAULT_EPS
 
     def __call__(
         self, state: Array, ctrl: Array, *, eps: float | None, centered: bool
     ) -> Linearization:
         """Linearise at states [B, nx] and controls [B, nu]; differences are always centred."""
         with quiet():
-            a, b, status = self._engine.linearize(state, ctrl, self._frame_skip, eps or _EPS)
+            a, b, status = self._engine.linearize(
+                state, ctrl, self._frame_skip, eps or DEFAULT_EPS, [], False
+            )
         if status.any():
-            self._fall_back(state, ctrl, status, centered, a, b)
+            self._complete(state, ctrl, status, centered, a, b)
         return Linearization(a, b)
 
     def adjoint(
@@ -127,7 +130,7 @@ class ImplicitDifference:
             steps = slice(first // batch, (first + len(status)) // batch)
             state, ctrl = (x[steps].reshape(len(status), x.shape[2]) for x in (states, ctrls))
             try:
-                self._fall_back(state, ctrl, status, centered, a, b)
+                self._complete(state, ctrl, status, centered, a, b)
             except DivergenceError as error:
                 raise error.shifted(first) from error
 
@@ -139,28 +142,39 @@ class ImplicitDifference:
                 ctrl_gradients,
                 gains,
                 self._frame_skip,
-                eps or _EPS,
+                eps or DEFAULT_EPS,
                 points,
                 repair,
             )
         return costate, gradients
 
-    def _fall_back(
+    def _complete(
         self, state: Array, ctrl: Array, status: Array, centered: bool, a: Array, b: Array
     ) -> None:
-        bad = np.flatnonzero((status == _DIVERGED) | (status == _MEMORY))
-        if len(bad):
-            why = (
-                "MuJoCo ran out of memory for contacts or constraints"
-                if (status[bad] == _MEMORY).any()
-                else "the simulation diverged"
-            )
-            raise DivergenceError(f"linearising states {bad[:8].tolist()}: {why}", bad)
-        rows = np.flatnonzero(status)
-        for code in status[rows].tolist():
-            self.fallbacks[_FALLBACKS[code]] += 1
+        """Difference the whole step at the rows that fell back, into ``a`` and ``b``."""
+        rows = fallen(status, self.fallbacks)
         try:
             a[rows], b[rows] = self._step(state[rows], ctrl[rows], eps=None, centered=centered)
         except DivergenceError as error:
             at = rows[list(error.rows)]
             raise DivergenceError(f"linearising states {at[:8].tolist()}: {error}", at) from error
+
+
+def fallen(status: Array, fallbacks: Counter[str]) -> NDArray[np.intp]:
+    """Return the rows to difference with the whole step instead, and count why.
+
+    Raises:
+        DivergenceError: naming the rows that MuJoCo cannot make sense of.
+    """
+    bad = np.flatnonzero((status == _DIVERGED) | (status == _MEMORY))
+    if len(bad):
+        why = (
+            "MuJoCo ran out of memory for contacts or constraints"
+            if (status[bad] == _MEMORY).any()
+            else "the simulation diverged"
+        )
+        raise DivergenceError(f"linearising states {bad[:8].tolist()}: {why}", bad)
+    rows = np.flatnonzero(status)
+    for code in status[rows].tolist():
+        fallbacks[_FALLBACKS[code]] += 1
+    return rows

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import warnings
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
@@ -34,10 +35,16 @@ def native_engine() -> tuple[ModuleType | None, str]:
     return _ENGINE, _WHY_NOT
 
 
-def make_engine(model: mujoco.MjModel, threads: int) -> Any:
-    """Return an engine for ``model``, which has to outlive it; None if there is none."""
+def make_engine(model: mujoco.MjModel, threads: int, fields: Sequence[str] = ()) -> Any:
+    """Return an engine for ``model``, which has to outlive it; None if there is none.
+
+    Args:
+        model: the model.
+        threads: how many threads.
+        fields: model fields of which every row has values of its own.
+    """
     engine, _ = native_engine()
-    return engine and engine.Engine(model._address, threads, *bounds(model))
+    return engine and engine.Engine(model._address, threads, *bounds(model), list(fields))
 
 
 class _Notice:

@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from mbrl.errors import ArgumentError, ModelError, NotFiniteError, suggestion
 from mbrl.physics.adjoint import Adjoint, adjoint
 from mbrl.physics.engine import SimulationPool, private_copy, thread_count
-from mbrl.physics.linearization import Linearizer, check_eps
+from mbrl.physics.linearization import Linearizer, check_eps, converged
+from mbrl.physics.sensors import SensorDifference
 from mbrl.physics.smoothing import Smoothing, smoothing_of
 from mbrl.physics.state import StateSpec
-from mbrl.types import Array, Linearization
+from mbrl.types import Array, Linearization, SensorLinearization
 
 _KEPT_POOLS = 4
 
@@ -64,6 +65,7 @@ class Simulator:
         # The pools' buffers are shared by all calls: one Python thread at a time.
         self._lock = threading.RLock()
         self._pools: dict[tuple[str, ...], SimulationPool] = {}
+        self._sensors: SensorDifference | None = None
         self._linearizer = Linearizer(self.model, self.spec, frame_skip, self.threads)
 
     def step(self, state: Array, ctrl: Array) -> Array:
@@ -80,7 +82,7 @@ class Simulator:
             ArgumentError: on a wrong shape or a number that is not finite.
             DivergenceError: naming the rows whose simulation diverged.
         """
-        state, ctrl = self._checked(state, ctrl)
+        state, ctrl = self.checked(state, ctrl)
         with self._lock:
             return self._pool().advance(state, ctrl, self.frame_skip)
 
@@ -100,7 +102,7 @@ class Simulator:
         Returns:
             Next states [B, nx], and a dict of arrays [B, ...].
         """
-        state, ctrl = self._checked(state, ctrl)
+        state, ctrl = self.checked(state, ctrl)
         with self._lock:
             pool = self._pool(fields)
             following = pool.advance(state, ctrl, self.frame_skip)
@@ -119,7 +121,7 @@ class Simulator:
         state = real_array(state, "state")
         if ctrl is None:
             ctrl = np.zeros((len(state) if state.ndim else 0, self.spec.nu))
-        state, ctrl = self._checked(state, ctrl)
+        state, ctrl = self.checked(state, ctrl)
         with self._lock:
             pool = self._pool(fields)
             pool.forward(state, ctrl)
@@ -138,7 +140,7 @@ class Simulator:
         ctrls, state = real_array(ctrls, "ctrls"), real_array(state, "state")
         if ctrls.ndim != 3:
             raise ArgumentError(f"ctrls must have shape [T, B, nu], got {list(ctrls.shape)}")
-        state, _ = self._checked(state, ctrls[0] if len(ctrls) else np.zeros(ctrls.shape[1:]))
+        state, _ = self.checked(state, ctrls[0] if len(ctrls) else np.zeros(ctrls.shape[1:]))
         states = np.empty((len(ctrls) + 1, *state.shape))
         states[0] = state
         with self._lock:
@@ -186,7 +188,7 @@ class Simulator:
             ModelError: if the method cannot differentiate this model.
             DivergenceError: naming the rows whose simulation diverged.
         """
-        state, ctrl = self._checked(state, ctrl)
+        state, ctrl = self.checked(state, ctrl)
         found = smoothing_of(smoothing)
         with self._lock:
             return self._linearizer(
@@ -272,6 +274,35 @@ class Simulator:
                 centered=centered,
             )
 
+    def linearize_sensors(self, state: Array, ctrl: Array) -> SensorLinearization:
+        """Differentiate the sensor values that a control step leaves: dy = C dx + D du.
+
+        See :class:`SensorDifference`; :meth:`step_with_fields` returns the values themselves, as
+        the field "sensordata".
+
+        Args:
+            state: [B, nx].
+            ctrl: [B, nu].
+
+        Returns:
+            C [B, nsensordata, ndx] and D [B, nsensordata, nu], with the constraint solver
+            converged.
+
+        Raises:
+            ArgumentError: on a wrong shape or a number that is not finite.
+            ModelError: if the model has no sensors.
+            DivergenceError: naming the rows whose simulation diverged.
+        """
+        state, ctrl = self.checked(state, ctrl)
+        if not self.model.nsensordata:
+            raise ModelError("the model has no sensors; add a <sensor> section to it")
+        with self._lock:
+            if self._sensors is None:
+                self._sensors = SensorDifference(
+                    converged(self.model), self.spec, self.frame_skip, self.threads
+                )
+            return self._sensors(state, ctrl)
+
     def linearization_method(self, method: str = "auto") -> str:
         """Return what ``method`` stands for with this model; raises as :meth:`linearize` does."""
         return self._linearizer.resolve(method)
@@ -301,7 +332,12 @@ class Simulator:
             del self._pools[next(iter(self._pools))]
         return pool
 
-    def _checked(self, state: Array, ctrl: Array) -> tuple[Array, Array]:
+    def checked(self, state: Array, ctrl: Array) -> tuple[Array, Array]:
+        """Return ``state`` [B, nx] and ``ctrl`` [B, nu] as finite numbers in float64.
+
+        Raises:
+            ArgumentError: on a wrong shape or a number that is not finite.
+        """
         state, ctrl = real_array(state, "state"), real_array(ctrl, "ctrl")
         if state.ndim != 2 or state.shape[1] != self.spec.nx or not len(state):
             raise ArgumentError(

@@ -39,7 +39,8 @@ class Formula:
         name: str,
         enter: Callable[[Tensor], AbstractContextManager[None]] | None = None,
     ):
-        self._function, self._name, self._enter = function, name, enter
+        self._function, self._enter = function, enter
+        self._name = f"{name}: {getattr(function, '__name__', 'formula')}"
         self._keywords = declared(function)
 
     @property
@@ -56,7 +57,7 @@ class Formula:
         # Physics is computed in double precision, and a difference of positions over a short time
         # loses too much in single.
         values = tuple(value.to(torch.float64) for value in values)
-        with users_code(f"{self._name}: {getattr(self._function, '__name__', 'formula')}"):
+        with users_code(self._name):
             return self._call(values, t, context)
 
     def _call(self, values: tuple[Tensor, ...], t: int, context: Tensor) -> Tensor:

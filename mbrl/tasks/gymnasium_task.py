@@ -286,7 +286,7 @@ class GymnasiumTask(Task):
     def _context(self, state: Tensor, context: Tensor | None) -> Tensor:
         """Return the context [B, n] of rows, those of the last start where none is given."""
         if context is None and self.context_size == 0:
-            return torch.zeros(len(state), 0, dtype=torch.float64)
+            return state.new_empty((len(state), 0), dtype=torch.float64)
         if context is None:
             context = self._contexts
             if len(context) != len(state):

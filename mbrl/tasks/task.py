@@ -32,6 +32,8 @@ class Task(ABC):
         action_low: smallest action, [nu] float64; -inf where unbounded.
         action_high: largest action, [nu] float64; inf where unbounded.
         uses_time: whether any method depends on ``t``; a task that does must say so.
+        has_reward_formula: whether :meth:`reward` computes every row from its arguments alone, as
+            torch functions do, and not in a step of the environment.
     """
 
     name: str
@@ -43,6 +45,11 @@ class Task(ABC):
     action_low: Tensor
     action_high: Tensor
     uses_time: bool = False
+
+    @property
+    def has_reward_formula(self) -> bool:
+        """See the class."""
+        return False
 
     @property
     def action_size(self) -> int:

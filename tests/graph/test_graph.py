@@ -43,6 +43,32 @@ def test_unroll_equals_the_loop_written_out(pendulum):
     assert bool(trajectory.alive.all())
 
 
+@pytest.mark.parametrize("why", [None, "time", "context", "own step", "carried"])
+def test_a_reward_of_single_rows_is_computed_once_for_all_steps(pendulum, monkeypatch, why):
+    section = {"nodes": {"total": {"kind": "sum", "inputs": ["reward", "reward"]}}}
+    if why == "time":
+        monkeypatch.setattr(pendulum, "uses_time", True)
+    elif why == "context":
+        monkeypatch.setattr(pendulum, "context_size", 1)
+    elif why == "own step":
+        monkeypatch.setattr(type(pendulum), "has_reward_formula", False)
+    elif why == "carried":
+        section["carry"] = {"earned": {"source": "total", "width": 0}}
+    graph = mbrl.build_graph(section, pendulum)
+    monkeypatch.undo()
+    seen = []
+    graph.nodes["reward"].register_forward_pre_hook(
+        lambda node, inputs: seen.append((inputs[0].t, len(inputs[1])))
+    )
+    state = start(pendulum, 2)
+    trajectory = graph.unroll(state, 3, start=7, record=["total"])
+    assert seen == ([(0, 6)] if why is None else [(7, 2), (8, 2), (9, 2)])
+    for t in range(3):
+        here, action, there = trajectory.states[t], trajectory.actions[t], trajectory.states[t + 1]
+        assert torch.equal(trajectory.rewards[t], pendulum.reward(here, action, there))
+        assert torch.equal(trajectory.values["total"][t], 2 * trajectory.rewards[t])
+
+
 def test_rows_that_end_are_frozen_and_carry_finite_gradients():
     task = mbrl.make_task("InvertedDoublePendulum-v5", threads=1)
     graph = mbrl.build_graph(None, task)

@@ -12,7 +12,7 @@ import torch
 
 from mbrl.errors import DivergenceError
 from mbrl.ops import MujocoDynamics, sweep
-from mbrl.physics import Simulator
+from mbrl.physics import RandomizedSmoothing, Simulator
 from tests import models
 from tests.models import reference
 
@@ -88,7 +88,12 @@ def test_every_option_reaches_the_simulator():
         return linearize(state, ctrl, **keywords)
 
     simulator.linearize = spy
-    options = {"method": "transition", "eps": 1e-7, "centered": True}
+    options = {
+        "method": "transition",
+        "eps": 1e-7,
+        "centered": True,
+        "smoothing": RandomizedSmoothing(samples=2),
+    }
     gradients(MujocoDynamics(simulator, **options))
     assert asked == [options]
 
@@ -230,7 +235,7 @@ PROGRAM = """
 import resource
 import gymnasium, numpy, torch
 from mbrl.ops import MujocoDynamics
-from mbrl.physics import Simulator
+from mbrl.physics import RandomizedSmoothing, Simulator
 
 torch.set_num_threads(1)
 model = gymnasium.make("HalfCheetah-v5").unwrapped.model

@@ -19,6 +19,7 @@ class Concat(Node):
     inputs = {"values": None}
     outputs = {"joined": None}
     variadic = True
+    is_rowwise = True
 
     def width(self, port: str) -> int:
         """Return the sum of the widths; a scalar counts one."""
@@ -50,6 +51,7 @@ class Sum(Node):
     inputs = {"values": None}
     outputs = {"total": None}
     variadic = True
+    is_rowwise = True
 
     def __init__(
         self, place: Place, *, weights: Sequence[float] | None = None, limit: Limit | None = None
@@ -106,6 +108,7 @@ class Select(Node):
 
     inputs = {"value": None}
     outputs = {"selected": None}
+    is_rowwise = True
 
     def __init__(self, place: Place, *, indices: Sequence[int]):
         super().__init__(place)

@@ -4,12 +4,15 @@
 #include <mujoco/mjbatch.h>
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <memory>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "control_step.h"
@@ -31,6 +34,7 @@ struct Job {
   int outputs, frame_skip;
   double eps;
   bool centered;
+  bool own_models = false;  // the rows' models differ from the plan's
 };
 
 // One per thread: buffers that outlive the calls, so that no destructor is skipped when MuJoCo
@@ -38,6 +42,16 @@ struct Job {
 ControlStep& workspace() {
   static thread_local ControlStep step;
   return step;
+}
+
+// The plan of the row's own model, if its fields are its own: damping may have become zero.
+const Plan& plan_of(const Job& job, const mjModel* m) {
+  if (!job.own_models) return *job.plan;
+  static thread_local std::unique_ptr<Plan> own;
+  own.reset(new Plan(m));
+  own->low = job.plan->low;
+  own->high = job.plan->high;
+  return *own;
 }
 
 void load(const Job& job, mjData* d, int row) {
@@ -66,7 +80,7 @@ void write(const Job& job, int row, const double* tangents) {
 
 void implicit_row(const mjModel* m, mjData* d, int row, void* argument) {
   const Job& job = *static_cast<const Job*>(argument);
-  const Plan& p = *job.plan;
+  const Plan& p = plan_of(job, m);
   job.status[row] = static_cast<int>(Status::kError);  // stays if MuJoCo does not come back
   load(job, d, row);
   ControlStep& step = workspace();
@@ -125,8 +139,12 @@ void transition_row(const mjModel* m, mjData* d, int row, void* argument) {
 
 class Engine {
  public:
-  Engine(std::uintptr_t model, int threads, const Array& low, const Array& high)
-      : model_(reinterpret_cast<const mjModel*>(model)), threads_(threads), plan_(model_) {
+  Engine(std::uintptr_t model, int threads, const Array& low, const Array& high,
+         std::vector<std::string> fields)
+      : model_(reinterpret_cast<const mjModel*>(model)),
+        threads_(threads),
+        plan_(model_),
+        fields_(std::move(fields)) {
     if (low.size() != plan_.na + plan_.nu || high.size() != low.size()) {
       throw std::invalid_argument("low and high must have na + nu numbers");
     }
@@ -138,7 +156,23 @@ class Engine {
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;
 
-  py::tuple linearize(const Array& states, const Array& ctrls, int frame_skip, double eps) {
+  // With ``values``, one array [B, size] per field named at construction, every row has a model of
+  // its own; ``derive`` recomputes the constants that MuJoCo derives from such fields.
+  py::tuple linearize(const Array& states, const Array& ctrls, int frame_skip, double eps,
+                      const std::vector<Array>& values, bool derive) {
+    const int rows = check(states, ctrls);
+    reserve(rows);
+    if (values.size() != fields_.size()) throw std::invalid_argument("one array a field expected");
+    for (size_t k = 0; k < fields_.size(); k++) {
+      if (values[k].ndim() != 2 || values[k].shape(0) != rows || values[k].shape(1) != sizes_[k]) {
+        throw std::invalid_argument("values of " + fields_[k] + " have a wrong shape");
+      }
+      std::copy(values[k].data(), values[k].data() + values[k].size(), storage_[k]);
+    }
+    if (derive) {
+      py::gil_scoped_release release;
+      if (mjb_setConst(batch_, ids_.data(), rows)) throw std::domain_error("mj_setConst");
+    }
     return run(implicit_row, states, ctrls, plan_.ndx, frame_skip, eps, false);
   }
 
@@ -219,7 +253,7 @@ class Engine {
     py::array_t<int> status(rows);
     Job job{&plan_,           states.data(),         ctrls.data(), A.mutable_data(),
             B.mutable_data(), status.mutable_data(), outputs,      frame_skip,
-            eps,              centered};
+            eps,              centered,              !fields_.empty()};
     reserve(rows);
     {
       py::gil_scoped_release release;
@@ -275,6 +309,15 @@ class Engine {
     if (!made) throw std::runtime_error(error);
     mjb_deleteBatch(batch_);
     batch_ = made;
+    storage_.clear();
+    sizes_.clear();
+    for (const std::string& field : fields_) {
+      int size = 0, bytes = 0;
+      void* place = mjb_expand(batch_, field.c_str(), &size, &bytes);
+      if (!place || bytes != sizeof(double)) throw std::invalid_argument("no field " + field);
+      storage_.push_back(static_cast<double*>(place));
+      sizes_.push_back(size);
+    }
     ids_.resize(capacity);
     for (int i = 0; i < capacity; i++) ids_[i] = i;
   }
@@ -282,6 +325,9 @@ class Engine {
   const mjModel* model_;
   int threads_;
   Plan plan_;
+  std::vector<std::string> fields_;
+  std::vector<double*> storage_;
+  std::vector<int> sizes_;
   mjBatch* batch_ = nullptr;
   std::vector<int> ids_;
 };
@@ -297,7 +343,8 @@ PYBIND11_MODULE(_engine, module) {
     return mbrl::unsupported(reinterpret_cast<const mjModel*>(model));
   });
   py::class_<mbrl::Engine>(module, "Engine")
-      .def(py::init<std::uintptr_t, int, const mbrl::Array&, const mbrl::Array&>())
+      .def(py::init<std::uintptr_t, int, const mbrl::Array&, const mbrl::Array&,
+                    std::vector<std::string>>())
       .def("linearize", &mbrl::Engine::linearize)
       .def("sensors", &mbrl::Engine::sensors)
       .def("adjoint", &mbrl::Engine::adjoint)
