@@ -104,14 +104,23 @@ class MujocoRollout(nn.Module):
             ForwardModeError: when a derivative is taken in forward mode.
             SecondDerivativeError: when a second derivative is taken.
         """
+        inputs = self._checked(state, actions, gains, reference)
+        states, applied = _Apply.apply(*inputs, self)
+        return Rollout(states.to(state.device), applied.to(state.device))
+
+    def _checked(
+        self, state: Tensor, actions: Tensor, gains: Tensor | None, reference: Tensor | None
+    ) -> list[Tensor | None]:
+        """Return the arguments in float64 on the CPU, with the batch second in all of them."""
         spec = self.simulator.spec
-        tensors = {"state": state, "actions": actions, "gains": gains, "reference": reference}
         if (gains is None) != (reference is None):
             given = "gains" if reference is None else "reference"
             raise ArgumentError(f"gains and reference must be given together, got only {given}")
+        tensors = {"state": state, "actions": actions}
+        if gains is not None and reference is not None:
+            tensors |= {"gains": gains, "reference": reference}
         for name, value in tensors.items():
-            if value is not None or name in ("state", "actions"):
-                _check_real(value, name)
+            _check_real(value, name)
         if actions.ndim != 3 or actions.shape[2] != spec.nu:
             raise ArgumentError(
                 f"actions must have shape [T, B, {spec.nu}], got {list(actions.shape)}"
@@ -122,15 +131,15 @@ class MujocoRollout(nn.Module):
             tensors["gains"] = gains[:, None].expand(-1, batch, -1, -1)
         shapes = {
             "state": (batch, spec.nx),
+            "actions": (steps, batch, nu),
             "gains": (steps, batch, nu, spec.ndx),
             "reference": (steps, batch, spec.nx),
         }
-        for name, shape in shapes.items():
-            _check_shape(tensors[name], name, shape)
+        for name, value in tensors.items():
+            _check_shape(value, name, shapes[name])
         tensors["state"] = state[None]
-        inputs = [v if v is None else v.to("cpu", torch.float64) for v in tensors.values()]
-        states, applied = _Apply.apply(*inputs, self)
-        return Rollout(states.to(state.device), applied.to(state.device))
+        inputs = [value.to("cpu", torch.float64) for value in tensors.values()]
+        return [*inputs, *[None] * (4 - len(inputs))]
 
     def _unrolled(
         self, state: Array, actions: Array, gains: Array | None, reference: Array | None
@@ -285,7 +294,7 @@ def _check_real(value: object, name: str) -> None:
         raise ArgumentError(f"{name} must be a tensor of real numbers, got {kind}")
 
 
-def _check_shape(value: Tensor | None, name: str, shape: tuple[int, ...]) -> None:
+def _check_shape(value: Tensor, name: str, shape: tuple[int, ...]) -> None:
     """Refuse a tensor of another shape."""
-    if value is not None and value.shape != shape:
+    if value.shape != shape:
         raise ArgumentError(f"{name} must have shape {list(shape)}, got {list(value.shape)}")
