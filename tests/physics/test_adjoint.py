@@ -172,12 +172,11 @@ def test_precision_reaches_the_linearisation():
 
 
 def touching():
-    """A problem whose row 1 begins with a box that touches the ground within a difference."""
+    """A problem with a point, row 1 of step 4, where a box touches the ground to a difference."""
     problem = Problem(models.own("contact_elliptic"), frame_skip=1)
     model = problem.sim.model
-    problem.state[1] = np.concatenate([model.qpos0, np.zeros(model.nv)])
-    problem.state[1, 2] = 0.1 - 1e-8
-    problem.states = problem.sim.rollout(problem.state, problem.ctrls)
+    problem.states[4, 1] = np.concatenate([model.qpos0, np.zeros(model.nv)])
+    problem.states[4, 1, 2] = 0.1 - 1e-8
     return problem
 
 

@@ -128,7 +128,7 @@ def test_difference_names_the_wrong_argument():
         SPEC.difference(np.zeros(SPEC.nx), np.zeros(3))
 
 
-@given(seeds, st.sampled_from([1e-12, 1e-5, 1e-3, 0.5, 2.0, 3.1]))
+@given(seeds, st.sampled_from([1e-12, 1e-5, 1.9e-4, 2.1e-4, 0.01, 0.5, 2.0, 3.1]))
 def test_the_jacobian_of_a_difference_is_mujocos(seed, angle):
     rng = np.random.default_rng(seed)
     x, dx = random_states(rng), rng.standard_normal(SPEC.ndx)
@@ -148,7 +148,7 @@ def test_the_jacobian_of_a_difference_is_mujocos(seed, angle):
     np.testing.assert_allclose(by_base, expected[1], rtol=0.0, atol=1e-11)
 
 
-@pytest.mark.parametrize("angle", [0.0, 1e-7, 1e-4, 2.1e-4, 1.0, 3.1])
+@pytest.mark.parametrize("angle", [0.0, 1e-7, 1e-4, 1.0, 3.1])
 def test_the_jacobian_of_a_difference_along_integrate_pos(angle):
     rng = np.random.default_rng(4)
     x, dx = random_states(rng, 3), rng.standard_normal((3, SPEC.ndx))
