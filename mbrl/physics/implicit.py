@@ -26,6 +26,7 @@ _FALLBACKS = {
     5: "a constraint appears or vanishes within a difference of geometry",
     6: "the integrator's update is not the one that is differentiated",
     7: "MuJoCo raised an error",
+    8: "the engine's equations of motion are not the ones that are differentiated",
 }
 
 

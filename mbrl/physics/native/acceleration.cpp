@@ -31,29 +31,16 @@ void Acceleration::fit(const Plan& p) {
   for (auto* a : {&base_, &plus_, &minus_, &force_}) a->assign(p.nv + p.na, 0);
 }
 
-// Inertia beyond the bodies': armature of dofs and of tendons with fixed coefficients, constant.
-void Acceleration::add_armature(const Plan& p, const mjModel* m, const mjData* d) {
-  const int nv = p.nv;
-  for (int i = 0; i < nv; i++) mass_[i * nv + i] += m->dof_armature[i];
-  for (int t = 0; p.tendon_inertia && t < m->ntendon; t++) {
-    const int start = m->ten_J_rowadr[t], end = start + m->ten_J_rownnz[t];
-    for (int i = start; i < end; i++) {
-      for (int j = start; j < end; j++) {
-        mass_[m->ten_J_colind[i] * nv + m->ten_J_colind[j]] +=
-            m->tendon_armature[t] * d->ten_J[i] * d->ten_J[j];
-      }
-    }
-  }
-}
-
 // Whether F(q, v, a, u) vanishes at the acceleration in d; leaves F in residual_.
 bool Acceleration::balanced(const Plan& p, const mjModel* m, mjData* d) {
   constraints_.update(m, d);
   rigid_.compute(m, d, d->qvel, d->qacc, true, p.fluid);
-  mju_zero(mass_.data(), p.nv * p.nv);
-  add_armature(p, m, d);
-  mju_mulMatVec(residual_.data(), mass_.data(), d->qacc, p.nv, p.nv);
-  mju_addTo(mass_.data(), rigid_.inertia(), p.nv * p.nv);
+  // What the engine's mass matrix has beyond the bodies', armature, is constant.
+  mj_fullM(m, d, mass_.data());
+  mju_sub(fa_.data(), mass_.data(), rigid_.inertia(), p.nv * p.nv);
+  mju_mulMatVec(residual_.data(), fa_.data(), d->qacc, p.nv, p.nv);
+  // Forces may cancel all but for rounding, in free fall even within the inertial ones: what they
+  // are held against is the size of their parts.
   double error = 0, scale = 0;
   for (int i = 0; i < p.nv; i++) {
     const double inertial = rigid_.tau()[i] + residual_[i];
@@ -61,12 +48,28 @@ bool Acceleration::balanced(const Plan& p, const mjModel* m, mjData* d) {
     const double f = inertial - passive - d->qfrc_actuator[i] - d->qfrc_constraint[i];
     residual_[i] = f;
     error += f * f;
-    // In free fall inertial forces and gravity cancel: the sum of both is rounding, no scale.
-    scale += inertial * inertial + d->qfrc_bias[i] * d->qfrc_bias[i] + passive * passive +
-             d->qfrc_actuator[i] * d->qfrc_actuator[i] +
-             d->qfrc_constraint[i] * d->qfrc_constraint[i];
+    double weight = 0;
+    for (int j = 0; j < p.nv; j++) weight += std::fabs(mass_[i * p.nv + j] * d->qacc[j]);
+    for (const double part : {weight, d->qfrc_bias[i], d->qfrc_passive[i], d->qfrc_actuator[i],
+                              d->qfrc_constraint[i]}) {
+      scale += part * part;
+    }
   }
   return error <= kBalance * kBalance * scale;
+}
+
+// Whether the engine's own equations of motion balance: then they are not the ones that are
+// differentiated here if those do not.
+bool Acceleration::balanced_for_engine(const mjModel* m, const mjData* d) {
+  const int nv = static_cast<int>(m->nv);
+  mj_mulM(m, d, force_.data(), d->qacc);
+  double error = 0, own = 0;
+  for (int i = 0; i < nv; i++) {
+    const double f = force_[i] - d->qfrc_smooth[i] - d->qfrc_constraint[i];
+    error += f * f;
+    own += residual_[i] * residual_[i];
+  }
+  return error < 0.25 * own;
 }
 
 Status Acceleration::assemble(const Plan& p, const mjModel* m, mjData* d) {
@@ -303,12 +306,13 @@ Status Acceleration::geometry(const Plan& p, const mjModel* m, mjData* d, double
   return same ? Status::kOk : Status::kRows;
 }
 
-Status Acceleration::linearize(const Plan& p, const mjModel* m, mjData* d, double eps) {
+Status Acceleration::solve(const Plan& p, const mjModel* m, mjData* d) {
   fit(p);
-  const int nv = p.nv, n = p.columns;
+  const int nv = p.nv;
   mju_copy(q_.data(), d->qpos, p.nq);
   mju_copy(v_.data(), d->qvel, nv);
   bool solved = balanced(p, m, d);
+  if (!solved && balanced_for_engine(m, d)) return Status::kEquations;
   Status status = assemble(p, m, d);
   for (int i = 0; !solved && status == Status::kOk && i < kPolishing; i++) {
     cholesky_solve(factor_.data(), residual_.data(), nv, 1);
@@ -317,8 +321,11 @@ Status Acceleration::linearize(const Plan& p, const mjModel* m, mjData* d, doubl
     status = assemble(p, m, d);
   }
   if (status != Status::kOk) return status;
-  if (!solved) return Status::kUnconverged;
+  return solved ? Status::kOk : Status::kUnconverged;
+}
 
+Status Acceleration::linearize(const Plan& p, const mjModel* m, mjData* d, double eps) {
+  const int nv = p.nv, n = p.columns;
   std::fill(x_.begin(), x_.end(), 0);
   std::fill(rate_.begin(), rate_.end(), 0);
   mju_copy(base_.data(), d->qfrc_actuator, nv);
@@ -334,7 +341,7 @@ Status Acceleration::linearize(const Plan& p, const mjModel* m, mjData* d, doubl
     passive_velocities(p, m, d, eps);
   }
   row_velocities(m, d, eps);
-  status = geometry(p, m, d, eps);
+  const Status status = geometry(p, m, d, eps);
   mju_copy(d->qfrc_actuator, base_.data(), nv);
   mju_copy(d->act_dot, base_.data() + nv, p.na);
   if (status != Status::kOk) return status;

@@ -21,6 +21,7 @@ enum class Status : int {
   kRows,         // a constraint appears or vanishes within a difference
   kIntegrator,   // the integrator's update is not the one that is differentiated
   kError,        // MuJoCo raised an error
+  kEquations,    // the engine's equations of motion are not the ones that are differentiated
 };
 
 // The acceleration a(q, v, act, u) is the root of inverse dynamics
@@ -28,7 +29,12 @@ enum class Status : int {
 // so that  F_a da = -(F_q dq + F_v dv + F_act dact + F_u du)  with F_a = M + J' H J.
 class Acceleration {
  public:
-  // After mj_forward at the state. Leaves the state, mj_forward's forces and the mass matrix as
+  // After mj_forward at the state: checks that the acceleration solves the equations of motion, and
+  // polishes it by Newton's method if it does not; acceleration and constraint forces in d are then
+  // the solution's.
+  Status solve(const Plan& plan, const mjModel* m, mjData* d);
+
+  // After solve(). Leaves the state, mj_forward's forces and the mass matrix as
   // they are, but not the derived positions if geometry had to be differenced.
   Status linearize(const Plan& plan, const mjModel* m, mjData* d, double eps);
 
@@ -40,8 +46,8 @@ class Acceleration {
 
  private:
   void fit(const Plan& plan);
-  void add_armature(const Plan& plan, const mjModel* m, const mjData* d);
   bool balanced(const Plan& plan, const mjModel* m, mjData* d);
+  bool balanced_for_engine(const mjModel* m, const mjData* d);
   Status assemble(const Plan& plan, const mjModel* m, mjData* d);
   void springs_and_dampers(const Plan& plan, const mjModel* m);
   void controls(const Plan& plan, const mjModel* m, mjData* d, double eps);

@@ -10,7 +10,9 @@ namespace mbrl {
 
 namespace {
 
-constexpr double kSameGeometry = 1e-9;  // relative to the sizes of contacts, metres
+constexpr double kSameGeometry = 1e-9;  // metres, and entries of frames
+constexpr double kBend = 0.1;           // relative change of slope that passes for smooth
+constexpr double kFastest = 1e3;        // slope of a contact that differs between sides
 
 // A right-handed frame around the normal, as MuJoCo completes it from a first tangent.
 void complete_frame(double* frame, const mjPreContact& c) {
@@ -34,6 +36,13 @@ void complete_frame(double* frame, const mjPreContact& c) {
   norm = std::sqrt(norm);
   for (int i = 0; i < 3; i++) frame[3 + i] /= norm;
   cross3(frame + 6, frame, frame + 3);
+}
+
+// Distance, point and frame of a contact, in the order of Constraints::Geometry.
+void describe(const mjPreContact& c, double* out) {
+  out[0] = c.dist;
+  mju_copy3(out + 1, c.pos);
+  complete_frame(out + 4, c);
 }
 
 int collide(const mjModel* m, mjData* d, const mjContact& c, mjPreContact* found) {
@@ -199,6 +208,34 @@ void Constraints::support(const mjModel* m, int body1, int body2) {
   }
 }
 
+// Slope of one contact from its displaced versions, nullptr where there is none. A contact that
+// jumps (to another vertex, say, or because a pair's contacts change places) on one side is
+// differenced on the other. False if there is no smooth side.
+bool Constraints::slope(const mjPreContact* high, const mjPreContact* low,
+                        const mjPreContact& centre, double eps, Geometry* out) {
+  constexpr int n = sizeof(Geometry) / sizeof(double);
+  double up[n], down[n], at[n], rise = 0, fall = 0, bend = 0;
+  describe(centre, at);
+  if (high) describe(*high, up);
+  if (low) describe(*low, down);
+  for (int i = 0; i < n; i++) {
+    up[i] = high ? (up[i] - at[i]) / eps : 0;
+    down[i] = low ? (at[i] - down[i]) / eps : 0;
+    rise += up[i] * up[i];
+    fall += down[i] * down[i];
+    bend += (up[i] - down[i]) * (up[i] - down[i]);
+  }
+  const bool smooth = high && low && bend < kBend * kBend * (1 + rise + fall);
+  const bool rising = high && (!low || rise < fall);
+  if (!high && !low) return false;
+  if (!smooth && (rising ? rise : fall) > kFastest * kFastest) return false;
+  double* values = &out->distance;
+  for (int i = 0; i < n; i++) {
+    values[i] = smooth ? 0.5 * (up[i] + down[i]) : (rising ? up[i] : down[i]);
+  }
+  return true;
+}
+
 // Derivatives of the contacts first..last-1 of one pair of geoms, along every dof of the support.
 bool Constraints::pair_geometry(const mjModel* m, mjData* d, int first, int last, double eps) {
   const mjContact& c = d->contact[first];
@@ -228,18 +265,11 @@ bool Constraints::pair_geometry(const mjModel* m, mjData* d, int first, int last
     put(d, g, displaced(poses[which], S, reference, -eps));
     const bool down = collide(m, d, c, minus) == count;
     put(d, g, poses[which]);
-    if (!up && !down) return false;
-    // At the edge of detection one side is enough.
-    const mjPreContact *high = up ? plus : centre, *low = down ? minus : centre;
-    const double scale = 1 / (up && down ? 2 * eps : eps);
     for (int k = 0; k < count; k++) {
-      Geometry& out = geometry_[s * count + k];
-      double frame1[9], frame0[9];
-      complete_frame(frame1, high[k]);
-      complete_frame(frame0, low[k]);
-      out.distance = scale * (high[k].dist - low[k].dist);
-      for (int i = 0; i < 3; i++) out.point[i] = scale * (high[k].pos[i] - low[k].pos[i]);
-      for (int i = 0; i < 9; i++) out.frame[i] = scale * (frame1[i] - frame0[i]);
+      if (!slope(up ? plus + k : nullptr, down ? minus + k : nullptr, centre[k], eps,
+                 &geometry_[s * count + k])) {
+        return false;
+      }
     }
   }
   return true;

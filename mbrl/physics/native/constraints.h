@@ -49,13 +49,15 @@ class Constraints {
   const GeneralRows& general_rows() const { return general_; }
 
  private:
-  struct Geometry {  // derivative of one contact along one dof
+  struct Geometry {  // derivative of one contact along one dof; nothing but doubles
     double distance, point[3], frame[9];
   };
 
   void classify(const mjModel* m, const mjData* d);
   void accelerations(const mjModel* m, const mjData* d);
   void load_rows(const mjModel* m, const mjData* d);
+  static bool slope(const mjPreContact* high, const mjPreContact* low, const mjPreContact& centre,
+                    double eps, Geometry* out);
   bool pair_geometry(const mjModel* m, mjData* d, int first, int last, double eps);
   void add_contact(const mjModel* m, const mjData* d, const Rigid& rigid, int contact, int slot,
                    const Sink& sink);

@@ -61,6 +61,17 @@ void rotation_rate(double* rate, double* by_u, double* by_w, const double* u, co
   }
 }
 
+// Whether e is the update (next - v) / h that the engine made.
+bool same_update(const double* e, const double* v, const double* next, double h, int nv) {
+  double error = 0, scale = 0;
+  for (int i = 0; i < nv; i++) {
+    const double made = next[i] - v[i], off = h * e[i] - made;
+    error += off * off;
+    scale += made * made + 1e-16 * (v[i] * v[i] + next[i] * next[i]);
+  }
+  return error <= kSameUpdate * kSameUpdate * scale + 1e-300;
+}
+
 // rows (3, n) = D rows, for the rows of a rotation.
 void rotate_rows(double* rows, const double* D, int n) {
   for (int j = 0; j < n; j++) {
@@ -174,6 +185,7 @@ Status ControlStep::euler(const Plan& p, const mjModel* m, mjData* d, double eps
   const int nv = p.nv, n = p.columns;
   const double h = m->opt.timestep;
   Status status = forward(m, d);
+  if (status == Status::kOk) status = acceleration_.solve(p, m, d);
   if (status != Status::kOk) return status;
   mju_copy(a_.data(), d->qacc, nv);
   const double time = d->time;
@@ -200,6 +212,8 @@ Status ControlStep::euler(const Plan& p, const mjModel* m, mjData* d, double eps
                         : damped(p, m, d, next_.data() + p.nq);
     if (status != Status::kOk) return status;
     change = updated_.data();
+  } else if (!same_update(a_.data(), state_.data() + p.nq, next_.data() + p.nq, h, nv)) {
+    return Status::kIntegrator;
   }
   propagate(accelerated_.data(), p, change, nv, tangents_.data());
   if (p.na) propagate(rates_.data(), p, acceleration_.act_dot(), p.na, tangents_.data());
@@ -216,21 +230,6 @@ Status ControlStep::euler(const Plan& p, const mjModel* m, mjData* d, double eps
   mju_copy(d->qacc_warmstart, a_.data(), nv);
   return Status::kOk;
 }
-
-namespace {
-
-// Whether e is the update (next - v) / h that the engine made.
-bool same_update(const double* e, const double* v, const double* next, double h, int nv) {
-  double error = 0, scale = 0;
-  for (int i = 0; i < nv; i++) {
-    const double made = next[i] - v[i], off = h * e[i] - made;
-    error += off * off;
-    scale += made * made + 1e-16 * (v[i] * v[i] + next[i] * next[i]);
-  }
-  return error <= kSameUpdate * kSameUpdate * scale + 1e-300;
-}
-
-}  // namespace
 
 // (M + h D) e = M a:  de = (M + h D)^-1 (M da + d(M w) - h d(D) e), w = a - e.
 Status ControlStep::damped(const Plan& p, const mjModel* m, mjData* d, const double* next) {
@@ -441,6 +440,7 @@ Status ControlStep::runge_kutta(const Plan& p, const mjModel* m, mjData* d, doub
       for (int i = 0; i < na; i++) d->act[i] = start_[p.nq + nv + i] + c * rate[2 * nv + i];
     }
     Status status = forward(m, d);
+    if (status == Status::kOk) status = acceleration_.solve(p, m, d);
     if (status != Status::kOk) return status;
     mju_copy(d->qacc_warmstart, d->qacc, nv);
     mju_copy(rate, d->qvel, nv);

@@ -58,7 +58,8 @@ bool ellipsoids(const mjModel* m) {
 
 Passive passive(const mjModel* m) {
   if (m->flg_gravcomp || any(m->jnt_stiffnesspoly, mjNPOLY * m->njnt) ||
-      any(m->dof_dampingpoly, mjNPOLY * m->nv)) {
+      any(m->dof_dampingpoly, mjNPOLY * m->nv) || any(m->actuator_damping, m->nactuator) ||
+      any(m->actuator_dampingpoly, mjNPOLY * m->nactuator)) {
     return Passive::kGeneral;
   }
   for (int t = 0; t < m->ntendon; t++) {
@@ -139,7 +140,6 @@ Plan::Plan(const mjModel* m)
       plain_controls(mbrl::plain_controls(m)),
       velocity_gains(mbrl::velocity_gains(m)),
       damped_euler(mbrl::damped_euler(m)),
-      tendon_inertia(any(m->tendon_armature, m->ntendon)),
       implicit(m->opt.integrator == mjINT_IMPLICIT || m->opt.integrator == mjINT_IMPLICITFAST),
       drifting_damping(passive == Passive::kGeneral || fluid || velocity_gains),
       standalone(mbrl::standalone(m)) {
@@ -162,8 +162,12 @@ std::string unsupported(const mjModel* m) {
     if (m->tendon_armature[t] != 0 && spatial(m, t)) return "armature of spatial tendons";
   }
   for (int i = 0; i < m->nactuator; i++) {
-    if (m->actuator_armature[i] != 0 && m->actuator_trntype[i] != mjTRN_JOINT) {
-      return "armature of an actuator that does not drive a joint";
+    if (m->actuator_armature[i] != 0 && !constant_moment(m, i)) {
+      return "armature of an actuator whose moment is not constant";
+    }
+    if (opt.integrator != mjINT_RK4 &&
+        (m->actuator_damping[i] != 0 || any(m->actuator_dampingpoly + mjNPOLY * i, mjNPOLY))) {
+      return "damping of actuators with an integrator other than RK4";
     }
     if (m->actuator_trntype[i] == mjTRN_BODY) return "adhesion actuators";
     if (m->actuator_dyntype[i] > mjDYN_MUSCLE) {

@@ -36,7 +36,6 @@ struct Plan {
   bool plain_controls;  // forces are gain times clamped control: no activation, no force limit
   bool velocity_gains;  // some actuator force depends on velocity
   bool damped_euler;    // the Euler integrator is implicit in joint damping
-  bool tendon_inertia;  // tendons with fixed coefficients have armature
   bool implicit;        // implicit or implicitfast
   bool drifting_damping;  // the slope of smooth forces (not inertial) in velocity is no constant
   std::vector<int> standalone;  // dof addresses of free bodies without jointed descendants

@@ -38,6 +38,7 @@ Status ControlStep::sensors(const Plan& p, const mjModel* m, mjData* d, int fram
                             double* out) {
   Status status = linearize(p, m, d, frame_skip - 1, eps);
   if (status == Status::kOk) status = forward(m, d);
+  if (status == Status::kOk) status = acceleration_.solve(p, m, d);
   if (status != Status::kOk) return status;
   const int nv = p.nv, n = p.columns, ns = static_cast<int>(m->nsensordata);
   mju_copy(state_.data(), d->qpos, p.nq);
