@@ -5,7 +5,7 @@ from mbrl.config import load_config
 from mbrl.errors import MbrlError
 from mbrl.graph import SHIPPED, build_graph
 from mbrl.nn import DeterministicMLP, GaussianMLP, OpenLoop
-from mbrl.ops import MujocoDynamics, ParametricDynamics
+from mbrl.ops import MujocoDynamics, MujocoRollout, ParametricDynamics
 from mbrl.physics import ModelParameters, Simulator
 from mbrl.registry import ALGORITHMS, NODES, PLANNERS, POLICIES, TASKS
 from mbrl.runner import load_policy, run
@@ -15,6 +15,7 @@ __all__ = [
     "MbrlError",
     "ModelParameters",
     "MujocoDynamics",
+    "MujocoRollout",
     "ParametricDynamics",
     "Simulator",
     "build_graph",

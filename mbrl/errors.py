@@ -53,6 +53,10 @@ class DivergenceError(MbrlError, FloatingPointError):
         super().__init__(message)
         self.rows = tuple(int(row) for row in rows)
 
+    def shifted(self, first: int) -> DivergenceError:
+        """Return the error with ``first`` added to its rows: those of a part of a larger batch."""
+        return DivergenceError(str(self), [first + row for row in self.rows])
+
 
 class NotFiniteError(DivergenceError, ArgumentError):
     """A state or control that is NaN or infinite was handed to the physics."""
@@ -60,6 +64,10 @@ class NotFiniteError(DivergenceError, ArgumentError):
 
 class SecondDerivativeError(MbrlError, RuntimeError):
     """A second derivative was asked of an op that has only first ones."""
+
+
+class ForwardModeError(MbrlError, RuntimeError):
+    """A derivative in forward mode was asked of an op that has only reverse mode."""
 
 
 class CheckpointError(MbrlError, OSError):

@@ -5,5 +5,14 @@ from mbrl.ops.dynamics import MujocoDynamics
 from mbrl.ops.fields import MujocoFields
 from mbrl.ops.first_order import FirstOrderOp
 from mbrl.ops.parameters import ParametricDynamics
+from mbrl.ops.rollout import MujocoRollout, Rollout
 
-__all__ = ["FirstOrderOp", "MujocoDynamics", "MujocoFields", "ParametricDynamics", "batched"]
+__all__ = [
+    "FirstOrderOp",
+    "MujocoDynamics",
+    "MujocoFields",
+    "MujocoRollout",
+    "ParametricDynamics",
+    "Rollout",
+    "batched",
+]

@@ -92,9 +92,73 @@ class ImplicitDifference:
                 state, ctrl, self._frame_skip, eps or DEFAULT_EPS, [], False
             )
         if status.any():
-            rows = fallen(status, self.fallbacks)
-            a[rows], b[rows] = self._step(state[rows], ctrl[rows], eps=None, centered=centered)
+            self._complete(state, ctrl, status, centered, a, b)
         return Linearization(a, b)
+
+    def adjoint(
+        self,
+        states: Array,
+        ctrls: Array,
+        state_gradients: Array,
+        ctrl_gradients: Array,
+        gains: Array | None,
+        *,
+        eps: float | None,
+        centered: bool,
+        points: int,
+    ) -> tuple[Array, Array]:
+        """Sweep backward through T steps, see :func:`mbrl.physics.adjoint.adjoint`.
+
+        Args:
+            states: [T, B, nx].
+            ctrls: [T, B, nu].
+            state_gradients: [T+1, B, ndx].
+            ctrl_gradients: [T, B, nu].
+            gains: [T, B, nu, ndx]; None: none.
+            eps: size of the differences of geometry.
+            centered: whether those of states that fall back are.
+            points: how many of the T B points are linearised at once.
+
+        Returns:
+            Derivatives by the initial state [B, ndx] and by the controls [T, B, nu].
+
+        Raises:
+            DivergenceError: naming points of the T B ones, whose simulation diverged.
+        """
+        batch = ctrls.shape[1]
+
+        def repair(first: int, status: Array, a: Array, b: Array) -> None:
+            steps = slice(first // batch, (first + len(status)) // batch)
+            state, ctrl = (x[steps].reshape(len(status), x.shape[2]) for x in (states, ctrls))
+            try:
+                self._complete(state, ctrl, status, centered, a, b)
+            except DivergenceError as error:
+                raise error.shifted(first) from error
+
+        with quiet():
+            costate, gradients = self._engine.adjoint(
+                states,
+                ctrls,
+                state_gradients,
+                ctrl_gradients,
+                gains,
+                self._frame_skip,
+                eps or DEFAULT_EPS,
+                points,
+                repair,
+            )
+        return costate, gradients
+
+    def _complete(
+        self, state: Array, ctrl: Array, status: Array, centered: bool, a: Array, b: Array
+    ) -> None:
+        """Difference the whole step at the rows that fell back, into ``a`` and ``b``."""
+        rows = fallen(status, self.fallbacks)
+        try:
+            a[rows], b[rows] = self._step(state[rows], ctrl[rows], eps=None, centered=centered)
+        except DivergenceError as error:
+            at = rows[list(error.rows)]
+            raise DivergenceError(f"linearising states {at[:8].tolist()}: {error}", at) from error
 
 
 def fallen(status: Array, fallbacks: Counter[str]) -> NDArray[np.intp]:

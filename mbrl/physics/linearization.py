@@ -69,12 +69,16 @@ class Linearizer:
     ) -> Linearization:
         """Linearise at checked arguments; see ``Simulator.linearize``."""
         check_eps(eps)
+        return self.differentiation(method, smoothing)(state, ctrl, eps=eps, centered=centered)
+
+    def differentiation(self, method: str, smoothing: Smoothing | None = None) -> JacobianMethod:
+        """Return what differentiates the step by a method; raises as :meth:`resolve` does."""
         key = self.resolve(method), smoothing
         differentiate = self._built.pop(key, None) or self._build(*key)
         self._built[key] = differentiate  # most recently used last
         if len(self._built) > _KEPT:
             del self._built[next(iter(self._built))]
-        return differentiate(state, ctrl, eps=eps, centered=centered)
+        return differentiate
 
     def _build(self, name: str, smoothing: Smoothing | None) -> JacobianMethod:
         def build(model: mujoco.MjModel) -> JacobianMethod:

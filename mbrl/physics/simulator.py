@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mbrl.errors import ArgumentError, ModelError, NotFiniteError, suggestion
+from mbrl.physics.adjoint import Adjoint, adjoint
 from mbrl.physics.engine import SimulationPool, private_copy, thread_count
 from mbrl.physics.linearization import Linearizer, check_eps, converged
 from mbrl.physics.sensors import SensorDifference
@@ -194,6 +195,85 @@ class Simulator:
                 state, ctrl, method=method, eps=eps, centered=centered, smoothing=found
             )
 
+    def adjoint(
+        self,
+        states: Array,
+        ctrls: Array,
+        state_gradients: Array,
+        ctrl_gradients: Array | None = None,
+        *,
+        gains: Array | None = None,
+        method: str = "auto",
+        eps: float | None = None,
+        centered: bool = False,
+        smoothing: Smoothing | Mapping[str, Any] | None = None,
+    ) -> Adjoint:
+        r"""Differentiate a function of a whole rollout, backward through its steps.
+
+        With A, B of :meth:`linearize` along the rollout and controls that answer to the state by
+        :math:`du_t = d\bar u_t + K_t dx_t`,
+
+        .. math:: g_t = \ell_{u_t} + B_t^\top \lambda_{t+1}, \qquad
+                  \lambda_t = \ell_{x_t} + A_t^\top \lambda_{t+1} + K_t^\top g_t, \qquad
+                  \lambda_T = \ell_{x_T}.
+
+        Args:
+            states: as :meth:`rollout` returns them, [T+1, B, nx].
+            ctrls: [T, B, nu].
+            state_gradients: the function's partial derivatives by the states, in tangent space,
+                [T+1, B, ndx].
+            ctrl_gradients: by the controls, [T, B, nu]; None: zero.
+            gains: K, [T, B, nu, ndx]; None: zero, open loop.
+            method: see :meth:`linearize`.
+            eps: see :meth:`linearize`.
+            centered: see :meth:`linearize`.
+            smoothing: see :meth:`linearize`.
+
+        Returns:
+            Total derivatives by the initial state, :math:`\lambda_0` [B, ndx], and by the open-loop
+            part of the controls, g [T, B, nu].
+
+        Raises:
+            ArgumentError: on a wrong shape, method, eps or smoothing, or a state or control that is
+                not finite.
+            ConfigError: on an unknown kind or option of a smoothing.
+            ModelError: if the method cannot differentiate this model.
+            DivergenceError: naming a step, and its rows whose simulation diverged.
+        """
+        states, ctrls = real_array(states, "states"), real_array(ctrls, "ctrls")
+        if ctrls.ndim != 3 or ctrls.shape[2] != self.spec.nu or not ctrls.shape[1]:
+            raise ArgumentError(
+                f"ctrls must have shape [T, B, {self.spec.nu}], got {list(ctrls.shape)}"
+            )
+        steps, batch, nu = ctrls.shape
+        _shaped(states, "states", (steps + 1, batch, self.spec.nx))
+        state_gradients = real_array(state_gradients, "state_gradients")
+        _shaped(state_gradients, "state_gradients", (steps + 1, batch, self.spec.ndx))
+        if ctrl_gradients is None:
+            ctrl_gradients = np.zeros_like(ctrls)
+        ctrl_gradients = real_array(ctrl_gradients, "ctrl_gradients")
+        _shaped(ctrl_gradients, "ctrl_gradients", ctrls.shape)
+        if gains is not None:
+            gains = real_array(gains, "gains")
+            _shaped(gains, "gains", (steps, batch, nu, self.spec.ndx))
+        for name, values in (("states", states), ("ctrls", ctrls)):
+            if not np.isfinite(values).all():
+                for t, value in enumerate(values):
+                    self._finite(value, f"{name}[{t}]")
+        check_eps(eps)
+        found = smoothing_of(smoothing)
+        with self._lock:
+            return adjoint(
+                self._linearizer.differentiation(method, found),
+                states[:-1],
+                ctrls,
+                state_gradients,
+                ctrl_gradients,
+                gains,
+                eps=eps,
+                centered=centered,
+            )
+
     def linearize_sensors(self, state: Array, ctrl: Array) -> SensorLinearization:
         """Differentiate the sensor values that a control step leaves: dy = C dx + D du.
 
@@ -314,6 +394,12 @@ def _loaded(model: mujoco.MjModel | str | os.PathLike[str]) -> mujoco.MjModel:
         raise ModelError(
             f"model: {path} does not compile: {' '.join(str(error).split())}"
         ) from error
+
+
+def _shaped(value: Array, name: str, shape: tuple[int, ...]) -> None:
+    """Refuse an array of another shape."""
+    if value.shape != shape:
+        raise ArgumentError(f"{name} must have shape {list(shape)}, got {list(value.shape)}")
 
 
 def _check_fields(fields: Sequence[str]) -> None:

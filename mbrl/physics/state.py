@@ -14,6 +14,9 @@ from mbrl.types import Array
 _JOINT = mujoco.mjtJoint
 # Below this the rotation of a tangent vector is its own first-order term to the last bit.
 _TINY_ANGLE = 1e-15
+# Below this the expansion of (1 - a/2 cot a/2) / a^2, 1/12 + a^2/720, is its first term to within
+# what the cancellation in the closed form loses.
+_SMALL_HALF_ANGLE = 1e-4
 
 
 class StateParts(NamedTuple):
@@ -113,6 +116,35 @@ class StateSpec:
             dx[..., v] = _logarithm(_relative(x[..., q], y[..., q]))
         return dx
 
+    def through_difference(self, rows: Array, dx: Array) -> Array:
+        r"""Multiply by the Jacobian of a difference :math:`dx = y \ominus x` by y.
+
+        It is the identity but for the block of each quaternion, the inverse of the right Jacobian
+        of SO(3) at the rotation vector :math:`\phi` of length :math:`\theta`,
+
+        .. math:: J(\phi) = I + \tfrac{1}{2} [\phi]_\times
+                  + \frac{1 - (\theta/2) \cot (\theta/2)}{\theta^2} [\phi]_\times^2
+
+        (Sola, Deray & Atchuthan, "A micro Lie theory for state estimation in robotics", 2018,
+        equation 144). The Jacobian by x is :math:`-J(-\phi)`.
+
+        Args:
+            rows: row vectors, [..., k, ndx].
+            dx: the difference, [..., ndx].
+
+        Returns:
+            The products [..., k, ndx].
+        """
+        rows, dx = self._checked(rows, "rows", self.ndx), self._checked(dx, "dx", self.ndx)
+        if self.is_euclidean:
+            return rows
+        products = rows.copy()
+        for v in self.quaternion_dx:
+            rotation = dx[..., None, v]  # (..., 1, 3)
+            once = np.cross(rows[..., v], rotation)  # r' [phi] = (r x phi)'
+            products[..., v] += 0.5 * once + _curvature(rotation) * np.cross(once, rotation)
+        return products
+
     def _checked(self, value: Array, name: str, width: int) -> Array:
         value = np.asarray(value, dtype=np.float64)
         if value.ndim == 0 or value.shape[-1] != width:
@@ -168,3 +200,11 @@ def _logarithm(q: Array) -> Array:
     return (
         np.where(small, 2.0 * np.sign(q[..., :1]), angle / np.where(small, 1.0, sine)) * q[..., 1:]
     )
+
+
+def _curvature(w: Array) -> Array:
+    """(1 - a/2 cot a/2) / a^2 for rotation vectors [..., 3] of length a, [..., 1]."""
+    half = 0.5 * np.linalg.norm(w, axis=-1, keepdims=True)
+    small = half < _SMALL_HALF_ANGLE
+    safe = np.where(small, 1.0, half)
+    return np.where(small, 1.0 / 12.0, (1.0 - safe / np.tan(safe)) / (4.0 * safe * safe))

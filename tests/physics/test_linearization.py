@@ -262,3 +262,16 @@ def test_eps_lies_between_zero_and_one(eps):
     sim = Simulator(models.own("ball"), threads=1)
     with pytest.raises(ArgumentError, match=r"^eps must lie between 0 and 1, or be None, got"):
         sim.linearize(*reference.samples(sim.model, 1), eps=eps)
+
+
+@pytest.mark.parametrize("name", ["limit", "contact_elliptic"])
+def test_free_fall_from_rest_needs_no_fallback(name):
+    model = models.own(name)  # no spring: without contact and control only gravity acts
+    state = np.concatenate([model.qpos0, np.zeros(model.nv)])[None]
+    if name == "contact_elliptic":
+        state[0, [2, 9]] += 1.0
+    sim = Simulator(model, threads=1)
+    found = np.concatenate(sim.linearize(state, np.zeros((1, 2)), method="implicit"), axis=2)
+    expected = reference.jacobian(model, state[0], np.zeros(2))[None]
+    assert reference.relative_error(found, expected).max() <= 5e-6
+    assert sim.linearization_fallbacks == {}

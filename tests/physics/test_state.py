@@ -1,5 +1,6 @@
 """The state space against MuJoCo's own mj_integratePos and mj_differentiatePos."""
 
+import mujoco
 import numpy as np
 import pytest
 from hypothesis import given
@@ -125,3 +126,64 @@ def test_difference_names_the_wrong_argument():
         ArgumentError, match=rf"^y must have shape \[\.\.\., {SPEC.nx}\], got \[3\]"
     ):
         SPEC.difference(np.zeros(SPEC.nx), np.zeros(3))
+
+
+@given(seeds, st.sampled_from([1e-12, 1e-5, 1.9e-4, 2.1e-4, 0.01, 0.5, 2.0, 3.1]))
+def test_the_jacobian_of_a_difference_is_mujocos(seed, angle):
+    rng = np.random.default_rng(seed)
+    x, dx = random_states(rng), rng.standard_normal(SPEC.ndx)
+    for v in SPEC.quaternion_dx:
+        dx[v] *= angle / np.linalg.norm(dx[v])
+    y = reference.retract(MODEL, x, dx)
+    rows = np.eye(SPEC.ndx)
+    by_target = SPEC.through_difference(rows, SPEC.difference(x, y))
+    by_base = -SPEC.through_difference(rows, -SPEC.difference(x, y))
+    expected = rows.copy(), -rows
+    for q, v in zip(SPEC.quaternion_x, SPEC.quaternion_dx, strict=True):
+        blocks = np.empty(9), np.empty(9)
+        mujoco.mjd_subQuat(y[q], x[q], *blocks)
+        for matrix, block in zip(expected, blocks, strict=True):
+            matrix[np.ix_(v, v)] = block.reshape(3, 3)
+    np.testing.assert_allclose(by_target, expected[0], rtol=0.0, atol=1e-11)
+    np.testing.assert_allclose(by_base, expected[1], rtol=0.0, atol=1e-11)
+
+
+@pytest.mark.parametrize("angle", [0.0, 1e-7, 1e-4, 1.0, 3.1])
+def test_the_jacobian_of_a_difference_along_integrate_pos(angle):
+    rng = np.random.default_rng(4)
+    x, dx = random_states(rng, 3), rng.standard_normal((3, SPEC.ndx))
+    for v in SPEC.quaternion_dx:
+        dx[:, v] *= angle / np.linalg.norm(dx[:, v], axis=1, keepdims=True)
+    rows = rng.standard_normal((3, 5, SPEC.ndx))
+    by_target, by_base = (
+        sign * SPEC.through_difference(rows, sign * dx)  # of y (-) x at dx
+        for sign in (1.0, -1.0)
+    )
+    h = 1e-5
+    for row in range(3):
+        y = reference.retract(MODEL, x[row], dx[row])
+        for direction in rng.standard_normal((4, SPEC.ndx)):
+
+            def moved(base, target, direction=direction, row=row, y=y):
+                ends = []
+                for t in (-h, h):
+                    one = reference.retract(MODEL, x[row], t * base * direction)
+                    other = reference.retract(MODEL, y, t * target * direction)
+                    ends.append(reference.difference(MODEL, one, other))
+                return (ends[1] - ends[0]) / (2.0 * h)
+
+            for found, slope in ((by_target, moved(0.0, 1.0)), (by_base, moved(1.0, 0.0))):
+                np.testing.assert_allclose(
+                    found[row] @ direction, rows[row] @ slope, rtol=0.0, atol=1e-7
+                )
+
+
+def test_multiplying_by_the_jacobian_of_a_difference_leaves_its_arguments_alone():
+    rng = np.random.default_rng(5)
+    rows, dx = rng.standard_normal((2, 4, SPEC.ndx)), rng.standard_normal((2, SPEC.ndx))
+    copies = rows.copy(), dx.copy()
+    SPEC.through_difference(rows, dx)
+    np.testing.assert_array_equal(rows, copies[0])
+    np.testing.assert_array_equal(dx, copies[1])
+    with pytest.raises(ArgumentError, match=r"rows must have shape \[..., 26\]"):
+        SPEC.through_difference(rows[..., :3], dx)

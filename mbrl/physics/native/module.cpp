@@ -188,11 +188,12 @@ class Engine {
 
   // Reverse sweep through T steps, in chunks of bounded memory, the last steps first:
   //   g_t += B_t' lambda_{t+1},   lambda_t = l_t + A_t' lambda_{t+1} + K_t' g_t.
-  // Returns lambda_0 [B, ndx], g [T, B, nu] and the status of every point; where one is not 0 the
-  // gradients are not to be used.
+  // Where points of a chunk cannot be differentiated here, repair(first, status, A, B) is called,
+  // ``first`` the chunk's first point of the T B ones; it writes their A and B, or raises.
+  // Returns lambda_0 [B, ndx] and g [T, B, nu].
   py::tuple adjoint(const Array& states, const Array& ctrls, const Array& state_gradients,
                     const Array& ctrl_gradients, const py::object& gains, int frame_skip,
-                    double eps, int most_rows) {
+                    double eps, int most_rows, const py::function& repair) {
     if (states.ndim() != 3 || ctrls.ndim() != 3) throw std::invalid_argument("[T, B, n] expected");
     const int steps = static_cast<int>(ctrls.shape(0)), batch = static_cast<int>(ctrls.shape(1));
     const Plan& p = plan_;
@@ -207,34 +208,41 @@ class Engine {
       throw std::invalid_argument("shapes of an adjoint sweep do not fit");
     }
     py::array_t<double> costate({batch, p.ndx}), g({steps, batch, p.nu});
-    py::array_t<int> status({steps, batch});
     const size_t last = static_cast<size_t>(steps) * batch * p.ndx;
     std::copy(state_gradients.data() + last, state_gradients.data() + state_gradients.size(),
               costate.mutable_data());
     std::copy(ctrl_gradients.data(), ctrl_gradients.data() + ctrl_gradients.size(),
               g.mutable_data());
     const int chunk = std::min(steps, std::max(1, most_rows / std::max(1, batch)));
-    const size_t room = static_cast<size_t>(chunk) * batch;
-    std::vector<double> A(room * p.ndx * p.ndx), B(room * p.ndx * p.nu);
-    reserve(static_cast<int>(room));
-    int* marks = status.mutable_data();
-    double *lambda = costate.mutable_data(), *gradients = g.mutable_data();
-    const double *x = states.data(), *u = ctrls.data(), *l = state_gradients.data(),
-                 *gain = gains.is_none() ? nullptr : K.data();
-    {
-      py::gil_scoped_release release;
-      std::fill(marks, marks + static_cast<size_t>(steps) * batch, 0);
-      for (int end = steps; end > 0; end -= chunk) {
-        const int begin = std::max(0, end - chunk), rows = (end - begin) * batch;
-        const size_t first = static_cast<size_t>(begin) * batch;
-        Job job{&p,    x + first * p.nx, u + first * p.nu, A.data(), B.data(), marks + first,
-                p.ndx, frame_skip,       eps,              false};
+    const int room = chunk * batch;
+    py::array_t<double> A({room, p.ndx, p.ndx}), B({room, p.ndx, p.nu});
+    reserve(room);
+    for (int end = steps; end > 0; end -= chunk) {
+      const int begin = std::max(0, end - chunk), rows = (end - begin) * batch;
+      const size_t first = static_cast<size_t>(begin) * batch;
+      py::array_t<int> status(rows);
+      Job job{&p,
+              states.data() + first * p.nx,
+              ctrls.data() + first * p.nu,
+              A.mutable_data(),
+              B.mutable_data(),
+              status.mutable_data(),
+              p.ndx,
+              frame_skip,
+              eps,
+              false};
+      {
+        py::gil_scoped_release release;
         mjb_apply(batch_, ids_.data(), rows, implicit_row, &job, 0);
-        if (std::any_of(job.status, job.status + rows, [](int s) { return s != 0; })) break;
-        recursion(p, job, begin, end, batch, l, gain, lambda, gradients);
       }
+      if (std::any_of(job.status, job.status + rows, [](int s) { return s != 0; })) {
+        repair(first, status, A, B);
+      }
+      py::gil_scoped_release release;
+      recursion(p, job, begin, end, batch, state_gradients.data(),
+                gains.is_none() ? nullptr : K.data(), costate.mutable_data(), g.mutable_data());
     }
-    return py::make_tuple(costate, g, status);
+    return py::make_tuple(costate, g);
   }
 
  private:
