@@ -180,6 +180,10 @@ std::string unsupported(const mjModel* m) {
   for (int i = 0; i < m->neq; i++) {
     if (m->eq_type[i] > mjEQ_TENDON) return "equality constraints of flexes";
   }
+  const Plan plan(m);
+  if (plan.implicit && plan.drifting_damping && !has_smooth_slopes()) {
+    return "forces whose damping varies, with an implicit integrator and this libmujoco";
+  }
   if (mjcb_passive || mjcb_control || mjcb_contactfilter || mjcb_act_dyn || mjcb_act_gain ||
       mjcb_act_bias) {
     return "physics callbacks";

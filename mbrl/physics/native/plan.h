@@ -42,6 +42,9 @@ struct Plan {
   std::vector<double> low, high;  // bounds of [act, ctrl]: differences stay inside
 };
 
+// Whether libmujoco offers what drifting damping needs under implicit integrators.
+bool has_smooth_slopes();
+
 // Why the model cannot be differentiated this way; empty if it can.
 std::string unsupported(const mjModel* m);
 
