@@ -3,9 +3,9 @@
     python benchmarks/jacobian_accuracy.py [--states 12] [--models HalfCheetah ball ...]
 
 The reference is made of centred differences along mj_integratePos of serial mj_step calls with the
-constraint solver at tolerance 0. An error is the Frobenius norm of the difference of [A B] over
-that of the reference. The median is over all states; the worst is over those where two sizes of
-differences agree on the reference to 2e-5. The others, counted as "kinks", lie next to a switch of
+constraint solver at tolerance 0, of two sizes, extrapolated. An error is the Frobenius norm of the
+difference of [A B] over that of the reference. The median is over all states; the worst is over
+those where the two sizes agree to 2e-5. The others, counted as "kinks", lie next to a switch of
 contacts or limits, where there is no Jacobian to speak of.
 """
 
