@@ -200,8 +200,8 @@ def _method_notes(found: Examination, choice: _Choice, met: Visits) -> Iterator[
 
 
 def _eps_notes(found: Examination) -> Iterator[str]:
-    """Hold the size of differences against others."""
-    if not found.sizes:
+    """Hold the size of differences of the step against others."""
+    if not found.sizes or found.method == "implicit":
         return
     side = "centered" if found.centered else "one_sided"
     best = min(found.sizes, key=lambda size: getattr(size, side))

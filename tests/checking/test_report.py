@@ -43,6 +43,11 @@ def test_a_calm_model(pendulum):
     assert notes(lines) == ["nothing stands in the way of gradients in these states"]
 
 
+def test_the_size_of_its_differences_is_no_fault_of_the_engine():
+    lines = report(mbrl.make_task("HalfCheetah-v5", threads=1))
+    assert not [note for note in notes(lines) if "set eps" in note]
+
+
 def test_controls_beyond_their_limit(pendulum):
     lines = report(pendulum, nodes(policy={**FIXED, "offset": [3.5]}))
     (note,) = notes(lines)
