@@ -26,8 +26,6 @@ void Acceleration::fit(const Plan& p) {
   residual_.assign(p.nv, 0);
   q_.assign(p.nq, 0);
   v_.assign(p.nv, 0);
-  act_.assign(p.na, 0);
-  ctrl_.assign(p.nu, 0);
   for (auto* a : {&base_, &plus_, &minus_, &force_}) a->assign(p.nv + p.na, 0);
 }
 
@@ -152,18 +150,16 @@ void Acceleration::lengths(const Plan& p, const mjModel* m, mjData* d, double ep
     }
     return found;
   };
-  std::vector<double>& kept = row_force_;
-  if (kept.size() < static_cast<size_t>(m->nout)) kept.resize(m->nout);
-  mju_copy(kept.data(), state, m->nout);
+  transmissions_.assign(state, state + m->nout);
   for (int j = 0; j < nv; j++) {
     if (!shift(j, eps)) continue;
     mj_fwdActuation(m, d);
     mju_copy(plus_.data(), d->qfrc_actuator, nv);
     mju_copy(plus_.data() + nv, d->act_dot, p.na);
-    mju_copy(state, kept.data(), m->nout);
+    mju_copy(state, transmissions_.data(), m->nout);
     shift(j, -eps);
     mj_fwdActuation(m, d);
-    mju_copy(state, kept.data(), m->nout);
+    mju_copy(state, transmissions_.data(), m->nout);
     for (int i = 0; i < nv; i++) {
       target[i * nv + j] -= (plus_[i] - d->qfrc_actuator[i]) / (2 * eps);
     }

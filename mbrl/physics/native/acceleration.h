@@ -63,7 +63,7 @@ class Acceleration {
   Constraints constraints_;
   std::vector<double> mass_, fa_, fq_, fv_, factor_;  // (nv, nv)
   std::vector<double> x_, rate_, residual_;
-  std::vector<double> q_, v_, act_, ctrl_, base_, plus_, minus_, force_;
+  std::vector<double> q_, v_, base_, plus_, minus_, force_, transmissions_;
   std::vector<double> rows_plus_, rows_minus_, row_force_;
   std::vector<int> row_type_, row_id_;
 };

@@ -72,10 +72,9 @@ void ControlStep::positions(const Plan& p, const mjModel* m, const double* u,
 }
 
 // The next activations and their tangents, as mj_advance makes them from rates of change.
-void ControlStep::activations(const Plan& p, const mjModel* m, const mjData* d, const double* act,
+void ControlStep::activations(const Plan& p, const mjModel* m, const double* act,
                               const double* rate, const double* rate_tangents, double* tangents,
                               double* next) {
-  (void)d;
   const int n = p.columns;
   for (int i = 0; i < m->nactuator; i++) {
     const int start = m->actuator_actadr[i], end = start + m->actuator_actnum[i];
@@ -144,7 +143,7 @@ Status ControlStep::euler(const Plan& p, const mjModel* m, mjData* d, double eps
   for (int i = 0; i < nv; i++) e_[i] = h * next_[p.nq + i];
   positions(p, m, e_.data(), accelerated_.data(), q);
   double* next_act = next_.data() + p.nq + nv;
-  activations(p, m, d, state_.data() + p.nq + nv, d->act_dot, rates_.data(), act, next_act);
+  activations(p, m, state_.data() + p.nq + nv, d->act_dot, rates_.data(), act, next_act);
   load(p, d, next_.data());
   mju_copy(d->qacc_warmstart, a_.data(), nv);
   return Status::kOk;

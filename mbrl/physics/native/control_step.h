@@ -36,9 +36,8 @@ class ControlStep {
   void smooth_slopes(const Plan& plan, const mjModel* m, mjData* d, const double* direction,
                      double eps);
   Status runge_kutta(const Plan& plan, const mjModel* m, mjData* d, double eps);
-  void activations(const Plan& plan, const mjModel* m, const mjData* d, const double* act,
-                   const double* rate, const double* rate_tangents, double* next_tangents,
-                   double* next);
+  void activations(const Plan& plan, const mjModel* m, const double* act, const double* rate,
+                   const double* rate_tangents, double* tangents, double* next);
   void positions(const Plan& plan, const mjModel* m, const double* velocity,
                  const double* velocity_tangents, double* tangents);
   void load(const Plan& plan, mjData* d, const double* x);

@@ -25,11 +25,10 @@ class Rigid {
   void compute(const mjModel* m, const mjData* d, const double* qvel, const double* qacc,
                bool gravity, bool fluid);
 
-  double* tau() { return tau_.data(); }      // (nv)
-  double* dq() { return dq_.data(); }        // (nv, nv)
-  double* dv() { return dv_.data(); }        // (nv, nv)
-  const double* slope() const { return dv_.data(); }
-  double* inertia() { return M_.data(); }    // (nv, nv), without armature
+  const double* tau() const { return tau_.data(); }      // (nv)
+  const double* dq() const { return dq_.data(); }        // (nv, nv)
+  const double* dv() const { return dv_.data(); }        // (nv, nv)
+  const double* inertia() const { return M_.data(); }    // (nv, nv), without armature
 
   // Of the bodies, about the reference of their tree.
   const double* velocity(int body) const { return &v_[6 * body]; }

@@ -120,7 +120,7 @@ Status ControlStep::runge_kutta(const Plan& p, const mjModel* m, mjData* d, doub
   for (int i = 0; i < 2 * nv * n; i++) sum[i] *= h;
   positions(p, m, u.data(), sum.data(), q);
   for (int i = 0; i < nv * n; i++) v[i] += sum[nv * n + i];
-  activations(p, m, d, start_.data() + p.nq + nv, total + 2 * nv, sum.data() + 2 * nv * n, act,
+  activations(p, m, start_.data() + p.nq + nv, total + 2 * nv, sum.data() + 2 * nv * n, act,
               rate);
   mju_copy(d->qpos, start_.data(), p.nq);
   mj_integratePos(m, d->qpos, u.data(), 1);

@@ -142,7 +142,7 @@ Status ControlStep::implicit(const Plan& p, const mjModel* m, mjData* d, const d
   }
   if (fast) {
     mju_symmetrize(Q, Q, nv);
-    const double* inertial = acceleration_.rigid().slope();
+    const double* inertial = acceleration_.rigid().dv();
     for (const int s : p.standalone) {
       for (int i = s; i < s + 6; i++) {
         for (int j = s; j < s + 6; j++) Q[i * nv + j] -= inertial[i * nv + j];
