@@ -27,6 +27,7 @@ _FALLBACKS = {
     6: "the integrator's update is not the one that is differentiated",
     7: "MuJoCo raised an error",
     8: "the engine's equations of motion are not the ones that are differentiated",
+    9: "the force or rate of an actuator has a kink at its control or activation",
 }
 
 
@@ -92,7 +93,7 @@ class ImplicitDifference:
                 state, ctrl, self._frame_skip, eps or DEFAULT_EPS, [], False
             )
         if status.any():
-            self._complete(state, ctrl, status, centered, a, b)
+            self._complete(state, ctrl, status, a, b)
         return Linearization(a, b)
 
     def adjoint(
@@ -131,7 +132,7 @@ class ImplicitDifference:
             steps = slice(first // batch, (first + len(status)) // batch)
             state, ctrl = (x[steps].reshape(len(status), x.shape[2]) for x in (states, ctrls))
             try:
-                self._complete(state, ctrl, status, centered, a, b)
+                self._complete(state, ctrl, status, a, b)
             except DivergenceError as error:
                 raise error.shifted(first) from error
 
@@ -149,13 +150,11 @@ class ImplicitDifference:
             )
         return costate, gradients
 
-    def _complete(
-        self, state: Array, ctrl: Array, status: Array, centered: bool, a: Array, b: Array
-    ) -> None:
+    def _complete(self, state: Array, ctrl: Array, status: Array, a: Array, b: Array) -> None:
         """Difference the whole step at the rows that fell back, into ``a`` and ``b``."""
         rows = fallen(status, self.fallbacks)
         try:
-            a[rows], b[rows] = self._step(state[rows], ctrl[rows], eps=None, centered=centered)
+            a[rows], b[rows] = self._step(state[rows], ctrl[rows], eps=None, centered=True)
         except DivergenceError as error:
             at = rows[list(error.rows)]
             raise DivergenceError(f"linearising states {at[:8].tolist()}: {error}", at) from error

@@ -50,11 +50,15 @@ class Linearizer:
         spec: its state space.
         frame_skip: physics steps per control step.
         threads: engine threads.
+
+    Attributes:
+        fallbacks: why states were differenced with the whole step instead, and how many.
     """
 
     def __init__(self, model: mujoco.MjModel, spec: StateSpec, frame_skip: int, threads: int):
         self._model, self._spec = model, spec
         self._frame_skip, self._threads = frame_skip, threads
+        self.fallbacks: Counter[str] = Counter()
         self._built: dict[tuple[str, Smoothing | None], JacobianMethod] = {}
 
     def __call__(
@@ -82,7 +86,10 @@ class Linearizer:
 
     def _build(self, name: str, smoothing: Smoothing | None) -> JacobianMethod:
         def build(model: mujoco.MjModel) -> JacobianMethod:
-            return METHODS[name](model, self._spec, self._frame_skip, self._threads)
+            made = METHODS[name](model, self._spec, self._frame_skip, self._threads)
+            if isinstance(made, ImplicitDifference):
+                made.fallbacks = self.fallbacks
+            return made
 
         model = converged(self._model)
         if smoothing is None:
@@ -118,14 +125,6 @@ class Linearizer:
         except ModelError:
             return "step"
         return "implicit"
-
-    @property
-    def fallbacks(self) -> dict[str, int]:
-        """Why states were differenced with the whole step instead, and how many."""
-        found: Counter[str] = Counter()
-        for differentiate in self._built.values():
-            found.update(getattr(differentiate, "fallbacks", {}))
-        return dict(found)
 
 
 def check_eps(eps: float | None) -> None:

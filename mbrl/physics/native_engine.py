@@ -12,6 +12,9 @@ import mujoco
 
 from mbrl.physics.step_difference import bounds
 
+# Build isolation would take the newest MuJoCo, not the one that is installed.
+_AGAIN = "install mbrl again, with pip install --no-build-isolation"
+
 
 def load_engine(module: str = "mbrl.physics._engine") -> tuple[ModuleType | None, str]:
     """Return the native engine, or None and why there is none."""
@@ -19,11 +22,14 @@ def load_engine(module: str = "mbrl.physics._engine") -> tuple[ModuleType | None
         # Linked against the libmujoco that ``import mujoco`` has loaded, of exactly one version.
         engine = importlib.import_module(module)
     except ImportError as error:
-        missing = isinstance(error, ModuleNotFoundError)
-        return None, "it was not built (no C++ compiler?)" if missing else f"it is broken: {error}"
+        if isinstance(error, ModuleNotFoundError):
+            return None, "it was not built (no C++ compiler?)"
+        if "libmujoco" in str(error):  # of another version, which its name carries
+            return None, f"it was built for another MuJoCo ({error}); {_AGAIN}"
+        return None, f"it is broken: {error}"
     built, running = engine.BUILT_FOR, mujoco.mj_version()
     if built != running:
-        return None, f"it was built for MuJoCo {built}, this is {running}; install mbrl again"
+        return None, f"it was built for MuJoCo {built}, this is {running}; {_AGAIN}"
     return engine, ""
 
 

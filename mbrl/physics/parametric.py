@@ -9,7 +9,7 @@ from typing import Protocol
 import mujoco
 import numpy as np
 
-from mbrl.errors import ArgumentError
+from mbrl.errors import ArgumentError, DivergenceError
 from mbrl.physics.differences import ManifoldDifference
 from mbrl.physics.engine import SimulationPool, quiet
 from mbrl.physics.implicit import DEFAULT_EPS, fallen
@@ -151,6 +151,11 @@ class ParametricSimulator:
         with self._lock:
             return self._differences.theta(state, ctrl, values, eps=eps, centered=centered)
 
+    @property
+    def linearization_fallbacks(self) -> dict[str, int]:
+        """Why states fell back to differences of whole steps, and how many."""
+        return {} if self._implicit is None else dict(self._implicit.fallbacks)
+
     def _jacobian(
         self, state: Array, ctrl: Array, values: Array, *, eps: float | None, centered: bool
     ) -> Linearization:
@@ -197,13 +202,18 @@ class ParametricImplicit:
                 a, b, status = self._engine.linearize(
                     state, ctrl, self._frame_skip, eps or DEFAULT_EPS, fields, derive
                 )
-        except ValueError:  # MuJoCo refuses parameters; differences name the rows
-            return self._fallback(state, ctrl, values, eps=None, centered=centered)
+        except RuntimeError:  # MuJoCo refuses parameters; differences name the rows
+            return self._fallback(state, ctrl, values, eps=None, centered=True)
         if status.any():
             rows = fallen(status, self.fallbacks)
-            a[rows], b[rows] = self._fallback(
-                state[rows], ctrl[rows], values[rows], eps=None, centered=centered
-            )
+            try:
+                a[rows], b[rows] = self._fallback(
+                    state[rows], ctrl[rows], values[rows], eps=None, centered=True
+                )
+            except DivergenceError as error:
+                at = rows[list(error.rows)]
+                message = f"linearising states {at[:8].tolist()}: {error}"
+                raise DivergenceError(message, at) from error
         return Linearization(a, b)
 
 

@@ -301,6 +301,7 @@ class Simulator:
                 self._sensors = SensorDifference(
                     converged(self.model), self.spec, self.frame_skip, self.threads
                 )
+                self._sensors.fallbacks = self._linearizer.fallbacks
             return self._sensors(state, ctrl)
 
     def linearization_method(self, method: str = "auto") -> str:
@@ -309,8 +310,8 @@ class Simulator:
 
     @property
     def linearization_fallbacks(self) -> dict[str, int]:
-        """Why states that method "implicit" was asked for fell back to "step", and how many."""
-        return self._linearizer.fallbacks
+        """Why states fell back to differences of the step, in Jacobians or sensors, how many."""
+        return dict(self._linearizer.fallbacks)
 
     def check_linearization(self, method: str, eps: float | None) -> None:
         """Raise what :meth:`linearize` would, before anything is computed."""

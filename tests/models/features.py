@@ -63,7 +63,18 @@ def flag(**flags):
 LOW = '<geom type="box" size=".2 .2 .1"/>'
 MESH = '<geom type="mesh" mesh="m"/>'
 
+LEG = '<geom type="capsule" size=".05" fromto="0 0 0 {} 0 -.4"/>'
+HIP = '<joint axis="0 1 0"/><joint axis="1 0 0"/>'
+# Two legs of one trunk that touch: dofs that move both twist the frame of the contact.
+LEGS = (
+    '<body pos="0 0 2"><freejoint/><geom type="box" size=".05 .05 .05" mass="3" pos="0 0 .3"/>'
+    f"<body>{HIP}{LEG.format('.3')}</body>"
+    f'<body pos=".3 .0985 0">{HIP}{LEG.format("-.3")}</body></body>'
+)
+
 CONTACTS = {
+    "crossed legs": scene(LEGS),
+    "crossed legs, elliptic": scene(LEGS, option='cone="elliptic"'),
     "box": scene(box()),
     "box, elliptic": scene(box(), option='cone="elliptic" impratio="5"'),
     "box, sparse": scene(box(), option='jacobian="sparse"'),
@@ -214,7 +225,8 @@ ACTUATORS = {
     "armature": actuated('<motor joint="j1" armature=".02"/>'),
     "disabled group": scene(
         arm(),
-        '<actuator><motor joint="j1" group="1"/><motor joint="j2"/></actuator>',
+        '<actuator><motor joint="j1" group="1"/><motor joint="j2"/>'
+        '<general joint="j1" group="1" dyntype="filter" dynprm=".1"/></actuator>',
         option='actuatorgroupdisable="1"',
     ),
 }

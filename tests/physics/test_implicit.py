@@ -108,6 +108,13 @@ REFUSED = {
     ),
     "damping of actuators": ("", '<actuator><motor joint="j1" damping=".3"/></actuator>'),
     "adhesion actuators": ("", '<actuator><adhesion body="b2" ctrlrange="0 1"/></actuator>'),
+    "adhesion of geoms": ('<geom size=".1" adhesion="1"/>', ""),
+    "surface velocities": ('<geom size=".1" surfacevel="1 0 0 0 0 0"/>', ""),
+    "negative joint damping": (features.hung('<joint damping="-1"/>'), ""),
+    "fluid forces on free bodies with the implicitfast": (
+        features.free(features.BOX.format(""), 1),
+        '<option integrator="implicitfast" density="1"/>',
+    ),
 }
 
 
@@ -171,6 +178,17 @@ def test_a_degenerate_contact_is_no_garbage():
     state = np.concatenate([model.qpos0, np.zeros(model.nv)])[None]
     found = sim.linearize(state, np.zeros((1, 0)), method="implicit").A
     assert np.abs(found).max() < 1e4
+
+
+def test_a_muscle_at_rest_is_differenced_by_the_whole_step():
+    muscle = '<muscle joint="j1" ctrlrange="0 1" force="5" lengthrange="-2 2"/>'
+    model = mujoco.MjModel.from_xml_string(features.actuated(muscle))
+    state = np.concatenate([model.qpos0, np.zeros(model.nv + model.na)])[None]
+    sim = Simulator(model, frame_skip=10, threads=1)
+    found = sim.linearize(state, np.zeros((1, model.nu)), method="implicit")
+    assert any("kink" in reason for reason in sim.linearization_fallbacks)
+    by_steps = sim.linearize(state, np.zeros((1, model.nu)), method="step", centered=True)
+    np.testing.assert_array_equal(found.B, by_steps.B)
 
 
 def test_divergence_names_the_rows():

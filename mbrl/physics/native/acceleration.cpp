@@ -39,8 +39,10 @@ bool Acceleration::balanced(const Plan& p, const mjModel* m, mjData* d) {
   mju_mulMatVec(residual_.data(), fa_.data(), d->qacc, p.nv, p.nv);
   // Forces may cancel all but for rounding, in free fall even within the inertial ones: what they
   // are held against is the size of their parts.
-  double error = 0, scale = 0;
+  // So that no heavy tree hides a light one, every tree is held against its own.
+  std::fill(trees_.begin(), trees_.end(), 0);
   for (int i = 0; i < p.nv; i++) {
+    double &error = trees_[2 * m->dof_treeid[i]], &scale = trees_[2 * m->dof_treeid[i] + 1];
     const double inertial = rigid_.tau()[i] + residual_[i];
     const double passive = d->qfrc_passive[i] - (p.fluid ? d->qfrc_fluid[i] : 0);
     const double f = inertial - passive - d->qfrc_actuator[i] - d->qfrc_constraint[i];
@@ -53,7 +55,10 @@ bool Acceleration::balanced(const Plan& p, const mjModel* m, mjData* d) {
       scale += part * part;
     }
   }
-  return error <= kBalance * kBalance * scale;
+  for (size_t t = 0; t < trees_.size(); t += 2) {
+    if (!(trees_[t] <= kBalance * kBalance * trees_[t + 1])) return false;
+  }
+  return true;
 }
 
 // Whether the engine's own equations of motion balance: then they are not the ones that are
@@ -77,7 +82,7 @@ Status Acceleration::assemble(const Plan& p, const mjModel* m, mjData* d) {
   std::copy(rigid_.dv(), rigid_.dv() + n, fv_.begin());
   constraints_.add_metric(m, d, {fa_.data(), fq_.data(), fv_.data()});
   factor_ = fa_;
-  return cholesky(factor_.data(), nv) ? Status::kOk : Status::kDiverged;
+  return cholesky(factor_.data(), nv) ? Status::kOk : Status::kUnconverged;
 }
 
 void Acceleration::springs_and_dampers(const Plan& p, const mjModel* m) {
@@ -94,7 +99,7 @@ void Acceleration::springs_and_dampers(const Plan& p, const mjModel* m) {
 }
 
 // Columns of act and ctrl: how actuator forces and activation rates depend on them.
-void Acceleration::controls(const Plan& p, const mjModel* m, mjData* d, double eps) {
+Status Acceleration::controls(const Plan& p, const mjModel* m, mjData* d, double eps) {
   const int nv = p.nv, na = p.na, n = p.columns;
   if (p.plain_controls) {
     const bool off = m->opt.disableflags & mjDSBL_ACTUATION;
@@ -107,7 +112,7 @@ void Acceleration::controls(const Plan& p, const mjModel* m, mjData* d, double e
         x_[d->moment_colind[k] * n + p.ndx + u] = gain * d->actuator_moment[k];
       }
     }
-    return;
+    return Status::kOk;
   }
   for (int i = 0; i < na + p.nu; i++) {
     double* value = i < na ? d->act + i : d->ctrl + (i - na);
@@ -124,13 +129,20 @@ void Acceleration::controls(const Plan& p, const mjModel* m, mjData* d, double e
     mj_fwdActuation(m, d);
     *value = kept;
     const int column = 2 * nv + i;
+    bool kink = false;
     for (int k = 0; k < nv; k++) {
       x_[k * n + column] = parabola_slope(base_[k], plus_[k], d->qfrc_actuator[k], h1, h2);
+      kink |= bends(base_[k], plus_[k], d->qfrc_actuator[k], h1, h2);
     }
     for (int k = 0; k < na; k++) {
       rate_[k * n + column] = parabola_slope(base_[nv + k], plus_[nv + k], d->act_dot[k], h1, h2);
+      kink |= bends(base_[nv + k], plus_[nv + k], d->act_dot[k], h1, h2);
     }
+    // A muscle at rest, whose activation rises and falls at different rates: slopes of substeps on
+    // either side must not be mixed in a chain.
+    if (kink) return Status::kKink;
   }
+  return Status::kOk;
 }
 
 // Actuator forces through lengths (or velocities) of transmissions, along every dof.
@@ -307,6 +319,7 @@ Status Acceleration::solve(const Plan& p, const mjModel* m, mjData* d) {
   const int nv = p.nv;
   mju_copy(q_.data(), d->qpos, p.nq);
   mju_copy(v_.data(), d->qvel, nv);
+  trees_.resize(2 * m->ntree);
   bool solved = balanced(p, m, d);
   if (!solved && balanced_for_engine(m, d)) return Status::kEquations;
   Status status = assemble(p, m, d);
@@ -328,7 +341,7 @@ Status Acceleration::linearize(const Plan& p, const mjModel* m, mjData* d, doubl
   mju_copy(base_.data() + nv, d->act_dot, p.na);
   const Sink sink{fa_.data(), fq_.data(), fv_.data()};
   if (!constraints_.add_positions(m, d, rigid_, eps, sink)) return Status::kGeometry;
-  controls(p, m, d, eps);
+  Status status = controls(p, m, d, eps);
   if (p.velocity_gains) lengths(p, m, d, eps, true);
   if (p.actuation == Actuation::kLength) lengths(p, m, d, eps, false);
   if (p.passive == Passive::kAnalytic) {
@@ -337,7 +350,7 @@ Status Acceleration::linearize(const Plan& p, const mjModel* m, mjData* d, doubl
     passive_velocities(p, m, d, eps);
   }
   row_velocities(m, d, eps);
-  const Status status = geometry(p, m, d, eps);
+  if (status == Status::kOk) status = geometry(p, m, d, eps);
   mju_copy(d->qfrc_actuator, base_.data(), nv);
   mju_copy(d->act_dot, base_.data() + nv, p.na);
   if (status != Status::kOk) return status;

@@ -22,6 +22,7 @@ enum class Status : int {
   kIntegrator,   // the integrator's update is not the one that is differentiated
   kError,        // MuJoCo raised an error
   kEquations,    // the engine's equations of motion are not the ones that are differentiated
+  kKink,         // an actuator's force or rate has a kink at its control or activation
 };
 
 // The acceleration a(q, v, act, u) is the root of inverse dynamics
@@ -50,7 +51,7 @@ class Acceleration {
   bool balanced_for_engine(const mjModel* m, const mjData* d);
   Status assemble(const Plan& plan, const mjModel* m, mjData* d);
   void springs_and_dampers(const Plan& plan, const mjModel* m);
-  void controls(const Plan& plan, const mjModel* m, mjData* d, double eps);
+  Status controls(const Plan& plan, const mjModel* m, mjData* d, double eps);
   void lengths(const Plan& plan, const mjModel* m, mjData* d, double eps, bool velocity);
   void passive_velocities(const Plan& plan, const mjModel* m, mjData* d, double eps);
   void row_velocities(const mjModel* m, mjData* d, double eps);
@@ -63,7 +64,7 @@ class Acceleration {
   Constraints constraints_;
   std::vector<double> mass_, fa_, fq_, fv_, factor_;  // (nv, nv)
   std::vector<double> x_, rate_, residual_;
-  std::vector<double> q_, v_, base_, plus_, minus_, force_, transmissions_;
+  std::vector<double> q_, v_, base_, plus_, minus_, force_, transmissions_, trees_;
   std::vector<double> rows_plus_, rows_minus_, row_force_;
   std::vector<int> row_type_, row_id_;
 };

@@ -118,9 +118,10 @@ void Constraints::accelerations(const mjModel* m, const mjData* d) {
   }
 }
 
-// Dofs that move exactly one of the bodies: side -1 the first, +1 the second. What moves both
-// moves the contact like a rigid body and changes nothing in it.
-void Constraints::support(const mjModel* m, int body1, int body2) {
+// Dofs that move exactly one of the bodies: side -1 the first, +1 the second. What moves both, side
+// 0, turns the contact like a rigid body, and matters only through a frame that is completed from
+// world axes: its tangents twist about the normal.
+void Constraints::support(const mjModel* m, int body1, int body2, bool twisting) {
   dofs_.clear();
   side_.clear();
   int i = last_dof(m, body1), j = last_dof(m, body2);
@@ -130,7 +131,23 @@ void Constraints::support(const mjModel* m, int body1, int body2) {
     side_.push_back(second ? 1 : -1);
     (second ? j : i) = m->dof_parentid[second ? j : i];
   }
+  apart_ = dofs_.size();
+  for (; twisting && i >= 0; i = m->dof_parentid[i]) {
+    dofs_.push_back(i);
+    side_.push_back(0);
+  }
 }
+
+namespace {
+
+// Whether the force of a contact depends on where the tangents of its frame point.
+bool directed(const mjContact& c, int type) {
+  if (c.dim == 1) return false;
+  if (type == mjCNSTR_CONTACT_PYRAMIDAL) return true;
+  return c.friction[0] != c.friction[1] || (c.dim == 6 && c.friction[3] != c.friction[4]);
+}
+
+}  // namespace
 
 void Constraints::add_contact(const mjModel* m, const mjData* d, const Rigid& rigid, int contact,
                               int slot, const Sink& sink) {
@@ -192,7 +209,8 @@ void Constraints::add_contact(const mjModel* m, const mjData* d, const Rigid& ri
 
   for (size_t s = 0; s < dofs_.size(); s++) {
     const int j = dofs_[s], side = side_[s] > 0;
-    const double sign = side_[s], *S = d->cdof + 6 * j;
+    const bool both = side_[s] == 0;
+    const double sign = both ? 1 : side_[s], *S = d->cdof + 6 * j;
     const Geometry& g = geometry_[s * count + slot];
 
     // Relative motion in the frame: how it changes where it stands still in the body, and
@@ -201,8 +219,9 @@ void Constraints::add_contact(const mjModel* m, const mjData* d, const Rigid& ri
     {
       double x[6], y[6], px[3], py[3], tx[3], ty[3], fromA[6], fromV[6];
       for (int i = 0; i < 6; i++) {
-        fromA[i] = bodyA[side][i] - before_[6 * j + i];
-        fromV[i] = bodyV[side][i] - rigid.velocity_before(j)[i];
+        fromA[i] = both ? bodyA[1][i] - bodyA[0][i] : bodyA[side][i] - before_[6 * j + i];
+        fromV[i] = both ? bodyV[1][i] - bodyV[0][i]
+                        : bodyV[side][i] - rigid.velocity_before(j)[i];
       }
       cross_motion(x, S, fromA);
       cross_motion(y, S, fromV);
@@ -236,7 +255,10 @@ void Constraints::add_contact(const mjModel* m, const mjData* d, const Rigid& ri
       }
       const double weight = d->efc_force[row + i] * log_weight;
       const double *hj = &hj_[(row + i) * nv_], *J = &jacobian_[(row + i) * nv_];
-      for (const int k : dofs_) sink.fq[k * nv_ + j] += hj[k] * slope - J[k] * weight;
+      for (size_t t = 0; t < apart_; t++) {
+        const int k = dofs_[t];
+        sink.fq[k * nv_ + j] += hj[k] * slope - J[k] * weight;
+      }
     }
 
     // The same force, through a point and frame that wander.
@@ -255,11 +277,11 @@ void Constraints::add_contact(const mjModel* m, const mjData* d, const Rigid& ri
       }
     }
     const int begin = tied(m, j).begin;
-    for (size_t t = 0; t < dofs_.size(); t++) {
+    for (size_t t = 0; t < apart_; t++) {
       const int i = dofs_[t], other = side_[t] > 0;
       const double* Si = d->cdof + 6 * i;
       double change = dot6(Si, dwrench[other]);
-      if (other == side && i >= begin) {
+      if (both || (other == side && i >= begin)) {
         double x[6];
         cross_motion(x, S, Si);
         change += dot6(x, wrench[other]);
@@ -286,13 +308,14 @@ bool Constraints::add_positions(const mjModel* m, mjData* d, const Rigid& rigid,
   for (int first = 0; first < d->ncon;) {
     const mjContact& c = d->contact[first];
     int last = first;
-    bool included = false, active = false;
+    bool included = false, active = false, twisting = false;
     for (; last < d->ncon && d->contact[last].geom[0] == c.geom[0] &&
            d->contact[last].geom[1] == c.geom[1];
          last++) {
       const int row = d->contact[last].efc_address;
       if (row < 0) continue;
       included = true;
+      twisting |= directed(d->contact[last], d->efc_type[row]);
       const int end = row + (d->efc_type[row] == mjCNSTR_CONTACT_PYRAMIDAL
                                  ? 2 * (d->contact[last].dim - 1)
                                  : d->contact[last].dim);
@@ -301,7 +324,7 @@ bool Constraints::add_positions(const mjModel* m, mjData* d, const Rigid& rigid,
     if (included && active) {
       if (!begun) accelerations(m, d);
       begun = true;
-      support(m, m->geom_bodyid[c.geom[0]], m->geom_bodyid[c.geom[1]]);
+      support(m, m->geom_bodyid[c.geom[0]], m->geom_bodyid[c.geom[1]], twisting);
       if (!pair_geometry(m, d, first, last, eps)) return false;
       for (int k = first; k < last; k++) {
         if (d->contact[k].efc_address >= 0) add_contact(m, d, rigid, k, k - first, sink);

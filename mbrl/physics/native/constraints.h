@@ -61,12 +61,13 @@ class Constraints {
   bool pair_geometry(const mjModel* m, mjData* d, int first, int last, double eps);
   void add_contact(const mjModel* m, const mjData* d, const Rigid& rigid, int contact, int slot,
                    const Sink& sink);
-  void support(const mjModel* m, int body1, int body2);
+  void support(const mjModel* m, int body1, int body2, bool twisting);
 
   int nv_ = 0;
   std::vector<double> jar_, jacobian_, hj_;    // (nefc), (nefc, nv), (nefc, nv): J, H J
   std::vector<double> rel_, before_;           // per body, per dof: sums of S a
   std::vector<int> dofs_, side_;               // support of a pair of bodies
+  size_t apart_ = 0;                           // how many of them move one body only, first
   std::vector<Geometry> geometry_;             // (dofs, contacts of a pair)
   std::vector<mjPreContact> found_;
   GeneralRows general_;

@@ -12,7 +12,7 @@ namespace {
 
 constexpr double kSameGeometry = 1e-9;  // metres, and entries of frames
 constexpr double kBend = 0.1;           // relative change of slope that passes for smooth
-constexpr double kFastest = 1e3;        // slope of a contact that differs between sides
+constexpr double kFastest = 1e3;        // slope of a contact whose Jacobian can be told
 
 // A right-handed frame around the normal, as MuJoCo completes it from a first tangent.
 void complete_frame(double* frame, const mjPreContact& c) {
@@ -108,7 +108,7 @@ bool Constraints::slope(const mjPreContact* high, const mjPreContact* low,
   const bool smooth = high && low && bend < kBend * kBend * (1 + rise + fall);
   const bool rising = high && (!low || rise < fall);
   if (!high && !low) return false;
-  if (!smooth && (rising ? rise : fall) > kFastest * kFastest) return false;
+  if ((rising ? rise : fall) > kFastest * kFastest) return false;
   double* values = &out->distance;
   for (int i = 0; i < n; i++) {
     values[i] = smooth ? 0.5 * (up[i] + down[i]) : (rising ? up[i] : down[i]);
@@ -137,14 +137,18 @@ bool Constraints::pair_geometry(const mjModel* m, mjData* d, int first, int last
   keep(poses[0], d, a);
   keep(poses[1], d, b);
   for (size_t s = 0; s < dofs_.size(); s++) {
-    const int which = side_[s] > 0, g = which ? b : a, dof = dofs_[s];
-    const double* S = d->cdof + 6 * dof;
-    const double* reference = d->subtree_com + 3 * m->body_rootid[m->geom_bodyid[g]];
-    put(d, g, displaced(poses[which], S, reference, eps));
-    const bool up = collide(m, d, c, plus) == count;
-    put(d, g, displaced(poses[which], S, reference, -eps));
-    const bool down = collide(m, d, c, minus) == count;
-    put(d, g, poses[which]);
+    const double* S = d->cdof + 6 * dofs_[s];
+    const double* origin[2] = {d->subtree_com + 3 * m->body_rootid[m->geom_bodyid[a]],
+                               d->subtree_com + 3 * m->body_rootid[m->geom_bodyid[b]]};
+    const auto collided = [&](double h, mjPreContact* found) {
+      if (side_[s] <= 0) put(d, a, displaced(poses[0], S, origin[0], h));
+      if (side_[s] >= 0) put(d, b, displaced(poses[1], S, origin[1], h));
+      const int n = collide(m, d, c, found);
+      put(d, a, poses[0]);
+      put(d, b, poses[1]);
+      return n == count;
+    };
+    const bool up = collided(eps, plus), down = collided(-eps, minus);
     for (int k = 0; k < count; k++) {
       if (!slope(up ? plus + k : nullptr, down ? minus + k : nullptr, centre[k], eps,
                  &geometry_[s * count + k])) {

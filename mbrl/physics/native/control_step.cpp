@@ -78,9 +78,11 @@ void ControlStep::activations(const Plan& p, const mjModel* m, const double* act
   const int n = p.columns;
   for (int i = 0; i < m->nactuator; i++) {
     const int start = m->actuator_actadr[i], end = start + m->actuator_actnum[i];
+    const int group = m->actuator_group[i];
+    const bool held = group >= 0 && group < 31 && (m->opt.disableactuator & (1 << group));
     for (int k = start; start >= 0 && k < end; k++) {
-      double weight = m->opt.timestep;
-      if (m->actuator_dyntype[i] == mjDYN_FILTEREXACT) {
+      double weight = held ? 0 : m->opt.timestep;
+      if (!held && m->actuator_dyntype[i] == mjDYN_FILTEREXACT) {
         const double tau = std::max(mjMINVAL, m->actuator_dynprm[mjNDYN * i]);
         weight = tau * (1 - std::exp(-m->opt.timestep / tau));
       }
@@ -106,6 +108,7 @@ Status ControlStep::euler(const Plan& p, const mjModel* m, mjData* d, double eps
   if (status == Status::kOk) status = acceleration_.solve(p, m, d);
   if (status != Status::kOk) return status;
   mju_copy(a_.data(), d->qacc, nv);
+  act_dot_.assign(d->act_dot, d->act_dot + p.na);
   const double time = d->time;
   mju_copy(state_.data(), d->qpos, p.nq);
   mju_copy(state_.data() + p.nq, d->qvel, nv);
@@ -142,8 +145,12 @@ Status ControlStep::euler(const Plan& p, const mjModel* m, mjData* d, double eps
   }
   for (int i = 0; i < nv; i++) e_[i] = h * next_[p.nq + i];
   positions(p, m, e_.data(), accelerated_.data(), q);
-  double* next_act = next_.data() + p.nq + nv;
-  activations(p, m, state_.data() + p.nq + nv, d->act_dot, rates_.data(), act, next_act);
+  const double* made = next_.data() + p.nq + nv;
+  double* own = sum_.data();
+  activations(p, m, state_.data() + p.nq + nv, act_dot_.data(), rates_.data(), act, own);
+  for (int k = 0; k < p.na; k++) {
+    if (std::fabs(own[k] - made[k]) > 1e-9 * (1 + std::fabs(made[k]))) return Status::kIntegrator;
+  }
   load(p, d, next_.data());
   mju_copy(d->qacc_warmstart, a_.data(), nv);
   return Status::kOk;

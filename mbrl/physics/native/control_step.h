@@ -46,7 +46,7 @@ class ControlStep {
   Acceleration acceleration_;
   Rigid other_;
   bool fresh_ = true;  // the tangents are still the identity
-  std::vector<double> tangents_, at_stage_, accelerated_, rates_, next_;
+  std::vector<double> tangents_, at_stage_, accelerated_, rates_, next_, act_dot_;
   std::vector<double> metric_, inverse_, updated_, smooth_;
   std::vector<double> state_, start_, stage_tangents_, sum_;
   std::vector<double> a_, e_, w_, plus_, drift_;

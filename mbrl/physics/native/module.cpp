@@ -81,6 +81,10 @@ void write(const Job& job, int row, const double* tangents) {
 void implicit_row(const mjModel* m, mjData* d, int row, void* argument) {
   const Job& job = *static_cast<const Job*>(argument);
   const Plan& p = plan_of(job, m);
+  if (job.own_models && !unsupported(m).empty()) {
+    job.status[row] = static_cast<int>(Status::kEquations);
+    return;
+  }
   job.status[row] = static_cast<int>(Status::kError);  // stays if MuJoCo does not come back
   load(job, d, row);
   ControlStep& step = workspace();
@@ -171,7 +175,7 @@ class Engine {
     }
     if (derive) {
       py::gil_scoped_release release;
-      if (mjb_setConst(batch_, ids_.data(), rows)) throw std::domain_error("mj_setConst");
+      if (mjb_setConst(batch_, ids_.data(), rows)) throw std::runtime_error("MuJoCo refuses the values (mj_setConst)");
     }
     return run(implicit_row, states, ctrls, plan_.ndx, frame_skip, eps, false);
   }
@@ -338,7 +342,6 @@ class Engine {
 PYBIND11_MODULE(_engine, module) {
   module.doc() = "Jacobians of MuJoCo's control step by implicit differentiation.";
   module.attr("BUILT_FOR") = mjVERSION_HEADER;
-  module.def("running_version", &mj_version);
   module.def("unsupported", [](std::uintptr_t model) {
     return mbrl::unsupported(reinterpret_cast<const mjModel*>(model));
   });

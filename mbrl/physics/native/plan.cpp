@@ -56,6 +56,12 @@ bool ellipsoids(const mjModel* m) {
   return false;
 }
 
+bool has_fluid(const mjModel* m) {
+  constexpr int kPassive = mjDSBL_SPRING | mjDSBL_DAMPER;  // with neither, no passive force at all
+  return (m->opt.density > 0 || m->opt.viscosity > 0) &&
+         (m->opt.disableflags & kPassive) != kPassive;
+}
+
 Passive passive(const mjModel* m) {
   if (m->flg_gravcomp || any(m->jnt_stiffnesspoly, mjNPOLY * m->njnt) ||
       any(m->dof_dampingpoly, mjNPOLY * m->nv) || any(m->actuator_damping, m->nactuator) ||
@@ -75,7 +81,7 @@ Passive passive(const mjModel* m) {
       return Passive::kGeneral;
     }
   }
-  if ((m->opt.density > 0 || m->opt.viscosity > 0) && (ellipsoids(m) || any(m->opt.wind, 3))) {
+  if (has_fluid(m) && (ellipsoids(m) || any(m->opt.wind, 3))) {
     return Passive::kGeneral;
   }
   return Passive::kAnalytic;
@@ -136,7 +142,7 @@ Plan::Plan(const mjModel* m)
       columns(ndx + nu),
       actuation(mbrl::actuation(m)),
       passive(mbrl::passive(m)),
-      fluid(passive == Passive::kAnalytic && (m->opt.density > 0 || m->opt.viscosity > 0)),
+      fluid(passive == Passive::kAnalytic && has_fluid(m)),
       plain_controls(mbrl::plain_controls(m)),
       velocity_gains(mbrl::velocity_gains(m)),
       damped_euler(mbrl::damped_euler(m)),
@@ -156,8 +162,18 @@ std::string unsupported(const mjModel* m) {
   if (opt.noslip_iterations > 0) return "noslip iterations";
   if (opt.enableflags & mjENBL_SPECULATIVE) return "speculative contacts";
   if (opt.enableflags & mjENBL_DIAGEXACT) return "the exact constraint diagonal (diagexact)";
-  if (m->flg_surfacevel) return "surface velocities of geoms";
-  if (m->flg_adhesion) return "adhesion of geoms";
+  // The arrays, not the flags: those are the compiled model's, and a row may have values of its own.
+  if (m->flg_surfacevel || any(m->geom_surfacevel, 6 * m->ngeom)) {
+    return "surface velocities of geoms";
+  }
+  if (m->flg_adhesion || any(m->geom_adhesion, m->ngeom)) return "adhesion of geoms";
+  if (m->nv == 0) return "models without degrees of freedom";
+  for (int i = 0; i < m->nv; i++) {
+    if (m->dof_damping[i] < 0) return "negative joint damping";
+  }
+  if (opt.integrator == mjINT_IMPLICITFAST && has_fluid(m) && !standalone(m).empty()) {
+    return "fluid forces on free bodies with the implicitfast integrator";
+  }
   for (int t = 0; t < m->ntendon; t++) {
     if (m->tendon_armature[t] != 0 && spatial(m, t)) return "armature of spatial tendons";
   }

@@ -117,6 +117,10 @@ Status ControlStep::runge_kutta(const Plan& p, const mjModel* m, mjData* d, doub
   }
   double *q = tangents_.data(), *v = q + nv * n, *act = v + nv * n;
   for (int i = 0; i < nv; i++) u[i] = h * total[i];
+  // Beyond half a turn in one step the logarithm of a rotation starts anew.
+  bool turned = false;
+  each_rotation(m, [&](int i) { turned |= dot3(&u[i], &u[i]) > mjPI * mjPI; });
+  if (turned) return Status::kIntegrator;
   for (int i = 0; i < 2 * nv * n; i++) sum[i] *= h;
   positions(p, m, u.data(), sum.data(), q);
   for (int i = 0; i < nv * n; i++) v[i] += sum[nv * n + i];
