@@ -281,7 +281,10 @@ def paired(others, own):
 
 
 def rollout_table(options):
-    """Transitions per second of unrolled control steps, and of those with their backward."""
+    """Transitions per second of unrolled control steps, and of those with their backward.
+
+    Beside them ``Simulator.rollout`` and a bare loop over ``mujoco.batch``, for the forward part.
+    """
     rows = [("model", "method", "batch", "forward /s", "with backward /s")]
     for name in options.rollouts:
         model, frame_skip = model_of(name, options.integrator)
@@ -295,21 +298,34 @@ def rollout_table(options):
                     continue
                 for backward in (False, True):
                     calls[method, backward] = rollout(dynamics, batch, backward)
-            times = in_turns(calls, 3)
+            calls["Simulator.rollout", False] = rolled(simulator, batch)
+            calls["mujoco.batch", False] = peers.BareBatch(simulator, *starts(model, batch))
+            times = in_turns(calls, options.rounds)
             for method in dict.fromkeys(method for method, _ in calls):
-                seconds = (statistics.median(times[method, b]) for b in (False, True))
+                known = (b for b in (False, True) if (method, b) in times)
+                seconds = (statistics.median(times[method, b]) for b in known)
                 rates = (HORIZON * batch / each for each in seconds)
-                rows.append((name, method, str(batch), *(f"{rate:.0f}" for rate in rates)))
+                cells = [f"{rate:.0f}" for rate in rates]
+                rows.append((name, method, str(batch), *cells, *[""] * (2 - len(cells))))
     return rows
+
+
+def starts(model, batch):
+    """Return states at rest [batch, nx] and random controls [HORIZON, batch, nu]."""
+    rest = np.concatenate([model.qpos0, np.zeros(model.nv + model.na)])
+    actions = np.random.default_rng(0).uniform(-0.5, 0.5, (HORIZON, batch, model.nu))
+    return np.tile(rest, (batch, 1)), actions
+
+
+def rolled(simulator, batch):
+    """Return a function that rolls the simulator out, without torch."""
+    states, actions = starts(simulator.model, batch)
+    return lambda: simulator.rollout(states, actions)
 
 
 def rollout(dynamics, batch, backward):
     """Return a function that unrolls HORIZON control steps from rest under random actions."""
-    simulator, rng = dynamics.simulator, np.random.default_rng(0)
-    model = simulator.model
-    start = np.tile(np.concatenate([model.qpos0, np.zeros(model.nv + model.na)]), (batch, 1))
-    actions = rng.uniform(-0.5, 0.5, (HORIZON, batch, model.nu))
-    first, actions = torch.from_numpy(start), torch.from_numpy(actions)
+    first, actions = map(torch.from_numpy, starts(dynamics.simulator.model, batch))
 
     def call():
         taken = actions.clone().requires_grad_(backward)

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import mujoco
 import numpy as np
+from mujoco.batch import Batch
 
-from mbrl.physics import quiet
+from mbrl.physics import Simulator, quiet
 from mbrl.physics.engine import private_copy
 from mbrl.physics.linearization import converged
 from mbrl.physics.native_engine import make_engine
@@ -35,6 +36,26 @@ class TransitionFD:
         with quiet():
             a, b, _ = self._engine.transition(states, ctrls, self._frame_skip, EPS, False)
         return np.concatenate([a, b], axis=2)
+
+
+class BareBatch:
+    """A rollout by nothing but ``mujoco.batch``: what a forward pass can cost at best."""
+
+    def __init__(self, simulator: Simulator, states: np.ndarray, ctrls: np.ndarray):
+        self._batch = Batch(simulator.model, len(states), simulator.threads)
+        self._x = self._batch.state[:, 1 : 1 + simulator.spec.nx]
+        self._ctrl, self._warmstart = map(self._batch.bind, ("ctrl", "qacc_warmstart"))
+        self._states, self._ctrls, self._frame_skip = states, ctrls, simulator.frame_skip
+
+    def __call__(self) -> np.ndarray:
+        """Return the states [T+1, B, nx]."""
+        found = np.empty((len(self._ctrls) + 1, *self._states.shape))
+        found[0] = self._x[:] = self._states
+        for t, ctrl in enumerate(self._ctrls):
+            self._ctrl[:], self._warmstart[:] = ctrl, 0.0
+            self._batch.step(nstep=self._frame_skip)
+            found[t + 1] = self._x
+        return found
 
 
 class _BatchConfig(ctypes.Structure):

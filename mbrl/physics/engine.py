@@ -126,13 +126,30 @@ class SimulationPool:
         ids = self._load(state, ctrl)
         return self._run(ids, lambda: self._batch.step(ids, nstep=substeps))
 
-    def advance_again(self, ctrl: Array, substeps: int) -> Array:
-        """Advance the rows of the last call from where they stand, as ``advance`` would."""
-        n = len(ctrl)
-        ids = self._ids[:n]
-        self._ctrl[:n] = ctrl
-        self._warmstart[:n] = 0.0
-        return self._run(ids, lambda: self._batch.step(ids, nstep=substeps))
+    def roll(self, state: Array, ctrls: Array, substeps: int) -> Array:
+        """Return the states [T+1, n, nx] under controls [T, n, nu], as ``advance`` would each.
+
+        Raises:
+            DivergenceError: naming the rows that left the finite world at some step.
+        """
+        n = len(state)
+        states = np.empty((len(ctrls) + 1, n, self.spec.nx))
+        states[0] = state
+        ids = self._load(state, np.zeros((n, self.spec.nu)))
+        x, applied, warmstart = self._x[:n], self._ctrl[:n], self._warmstart[:n]
+        which = None if n == self._capacity else ids
+
+        def steps() -> None:
+            for t, ctrl in enumerate(ctrls):
+                applied[:], warmstart[:] = ctrl, 0.0
+                self._batch.step(which, nstep=substeps)
+                states[t + 1] = x
+
+        self._run(ids, steps)
+        if not np.abs(states).max(initial=0.0) < _LARGEST:
+            finite = (np.abs(states) < _LARGEST).all(axis=2).all(axis=0)
+            self._complain(self._batch.warning[:n, :, 1], finite)
+        return states
 
     def forward(self, state: Array, ctrl: Array) -> None:
         """Run ``mj_forward`` at the given states, for the sake of :meth:`field`."""

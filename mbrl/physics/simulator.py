@@ -141,17 +141,9 @@ class Simulator:
         if ctrls.ndim != 3:
             raise ArgumentError(f"ctrls must have shape [T, B, nu], got {list(ctrls.shape)}")
         state, _ = self.checked(state, ctrls[0] if len(ctrls) else np.zeros(ctrls.shape[1:]))
-        states = np.empty((len(ctrls) + 1, *state.shape))
-        states[0] = state
+        self._finite(ctrls, "ctrls")
         with self._lock:
-            pool = self._pool()
-            for t, ctrl in enumerate(ctrls):
-                if t == 0:
-                    states[1] = pool.advance(state, ctrl, self.frame_skip)
-                else:
-                    self._finite(ctrl, "ctrls")
-                    states[t + 1] = pool.advance_again(ctrl, self.frame_skip)
-        return states
+            return self._pool().roll(state, ctrls, self.frame_skip)
 
     def linearize(
         self,
@@ -352,7 +344,8 @@ class Simulator:
 
     def _finite(self, value: Array, name: str) -> Array:
         if not np.isfinite(value).all():
-            rows = np.flatnonzero(~np.isfinite(value).all(axis=-1))
+            wrong = ~np.isfinite(value).all(axis=-1)  # ([T,] B)
+            rows = np.flatnonzero(wrong.reshape(-1, wrong.shape[-1]).any(axis=0))
             raise NotFiniteError(
                 f"{name} must be finite, got NaN or infinity in rows {rows[:8].tolist()}", rows
             )
