@@ -147,7 +147,7 @@ class SimulationPool:
 
         self._run(ids, steps)
         if not np.abs(states).max(initial=0.0) < _LARGEST:
-            finite = (np.abs(states) < _LARGEST).all(axis=2).all(axis=0)
+            finite = np.asarray((np.abs(states) < _LARGEST).all(axis=(0, 2)))
             self._complain(self._batch.warning[:n, :, 1], finite)
         return states
 
