@@ -27,18 +27,17 @@ def native_engine():
     mujoco, pybind11 = folder_of("mujoco"), folder_of("pybind11")
     names = ("libmujoco.so.*", "libmujoco.*.dylib", "mujoco.lib")
     library = mujoco and next((f for name in names for f in mujoco.glob(name)), None)
-    if not (pybind11 and library):
-        return []
     windows = sys.platform == "win32"
     native = Path("mbrl", "physics", "native")
+    # Where a part is missing compiling fails, which is allowed; an sdist has the sources anyway.
     return [
         Extension(
             "mbrl.physics._engine",
             sorted(map(str, native.glob("*.cpp"))),
             depends=sorted(map(str, native.glob("*.h"))),
-            include_dirs=[str(mujoco / "include"), str(pybind11 / "include")],
+            include_dirs=[str(folder / "include") for folder in (mujoco, pybind11) if folder],
             # By its path: the name of the file carries the version.
-            extra_objects=[str(library)],
+            extra_objects=[str(library)] if library else [],
             extra_compile_args=(
                 ["/O2", "/std:c++17", "/EHsc"]
                 if windows

@@ -61,6 +61,7 @@ class Figures(NamedTuple):
     rk4: bool
     microseconds: dict[int, float]  # threads -> per state
     ratio: dict[int, float]
+    speedup: float  # of the most threads over the fewest
     floor: float | None
     median: float
     worst: float
@@ -218,6 +219,7 @@ def measured_points(name, where, model, frame_skip, points, options):
             rk4,
             microseconds,
             {n: paired(times[baseline, n], times[method, n]) for n in options.threads},
+            paired(times[method, options.threads[0]], times[method, options.threads[-1]]),
             microseconds[1] / floor if method == "implicit" and 1 in microseconds else None,
             median,
             worst,
@@ -370,7 +372,17 @@ def jacobian_table(found, threads):
 def pooled_table(found, threads):
     """Medians and extremes over models."""
     heads = (f"{what}, {n} thr." for n in threads for what in ("ratio", "least"))
-    rows = [("pooled: states", "integrator", "method", "models", *heads, "two threads", "error")]
+    rows = [
+        (
+            "pooled: states",
+            "integrator",
+            "method",
+            "models",
+            *heads,
+            f"{threads[-1]} thr. over {threads[0]}",
+            "error",
+        )
+    ]
     for rk4 in (True, False):
         for where in (CONTACT, AIR):
             for method in (*METHODS, BASELINE):
@@ -378,12 +390,10 @@ def pooled_table(found, threads):
                 if not chosen:
                     continue
                 ratios = [[f.ratio[n] for f in chosen] for n in threads]
-                first, last = threads[0], threads[-1]
-                faster = (f.microseconds[first] / f.microseconds[last] for f in chosen)
                 rows.append(
                     (where, "RK4" if rk4 else "others", method, str(len(chosen)),
                      *(f"{of(r):.2f}" for r in ratios for of in (statistics.median, min)),
-                     f"{statistics.median(faster):.2f}",
+                     f"{statistics.median(f.speedup for f in chosen):.2f}",
                      f"{statistics.median(f.median for f in chosen):.0e}")
                 )  # fmt: skip
     return rows
