@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from mbrl.errors import ConfigError, UnknownNameError, suggestion
@@ -10,7 +10,7 @@ from mbrl.errors import ConfigError, UnknownNameError, suggestion
 T = TypeVar("T")
 
 
-class Registry:
+class Registry(Mapping[str, Any]):
     """A dict from names to classes or functions, with errors that help.
 
     Args:
@@ -42,7 +42,7 @@ class Registry:
 
         return decorate
 
-    def get(self, name: object, where: str = "") -> Any:
+    def get(self, name: object, where: str = "") -> Any:  # type: ignore[override]
         """Look a name up.
 
         Args:
@@ -56,6 +56,12 @@ class Registry:
             return self._entries[name]
         prefix = f"{where}: " if where else ""
         raise UnknownNameError(f"{prefix}unknown {self.kind} {name!r}; {suggestion(name, self)}")
+
+    def __getitem__(self, name: str) -> Any:
+        return self._entries[name]
+
+    def __len__(self) -> int:
+        return len(self._entries)
 
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and name in self._entries

@@ -126,30 +126,73 @@ class SimulationPool:
         ids = self._load(state, ctrl)
         return self._run(ids, lambda: self._batch.step(ids, nstep=substeps))
 
-    def roll(self, state: Array, ctrls: Array, substeps: int) -> Array:
-        """Return the states [T+1, n, nx] under controls [T, n, nu], as ``advance`` would each.
+    def roll(
+        self,
+        state: Array,
+        law: Callable[[int, Array], Array],
+        steps: int,
+        substeps: int,
+        *,
+        mark: bool = False,
+    ) -> tuple[Array, Array]:
+        """Return states [T+1, n, nx] and controls [T, n, nu], stepped as ``advance`` would.
+
+        Args:
+            state: [n, nx].
+            law: (t, states [n, nx]) -> controls [n, nu]; it must not keep or change the states.
+            steps: T.
+            substeps: physics steps of each.
+            mark: a row that diverges is NaN from then on, instead of an error.
 
         Raises:
             DivergenceError: naming the rows that left the finite world at some step.
         """
         n = len(state)
-        states = np.empty((len(ctrls) + 1, n, self.spec.nx))
+        states, ctrls = np.empty((steps + 1, n, self.spec.nx)), np.empty((steps, n, self.spec.nu))
         states[0] = state
         ids = self._load(state, np.zeros((n, self.spec.nu)))
         x, applied, warmstart = self._x[:n], self._ctrl[:n], self._warmstart[:n]
         which = None if n == self._capacity else ids
+        lost = np.full(n, steps + 1)  # from which state on a row is marked
 
-        def steps() -> None:
-            for t, ctrl in enumerate(ctrls):
-                applied[:], warmstart[:] = ctrl, 0.0
-                self._batch.step(which, nstep=substeps)
+        def take_all() -> None:
+            for t in range(steps):
+                ctrls[t] = law(t, states[t])
+                applied[:], warmstart[:] = ctrls[t], 0.0
+                if mark:
+                    self._step_marking(which, substeps, n, t + 1, lost, state)
+                else:
+                    self._batch.step(which, nstep=substeps)
                 states[t + 1] = x
 
-        self._run(ids, steps)
-        if not np.abs(states).max(initial=0.0) < _LARGEST:
+        self._run(ids, take_all)
+        if mark:
+            states[np.arange(steps + 1)[:, None] >= lost] = np.nan
+        elif not np.abs(states).max(initial=0.0) < _LARGEST:
             finite = np.asarray((np.abs(states) < _LARGEST).all(axis=(0, 2)))
             self._complain(self._batch.warning[:n, :, 1], finite)
-        return states
+        return states, ctrls
+
+    def _step_marking(
+        self,
+        which: NDArray[np.int32] | None,
+        substeps: int,
+        n: int,
+        index: int,
+        lost: NDArray[np.int_],
+        harmless: Array,
+    ) -> None:
+        """Take a step; rows that diverge are noted, and go on from a harmless state."""
+        bad = np.zeros(n, dtype=bool)
+        try:
+            self._batch.step(which, nstep=substeps)
+        except SimulationError as error:
+            bad[error.ids] = True
+        x, warnings = self._x[:n], self._batch.warning[:n]
+        if bad.any() or warnings.any() or not np.abs(x).max(initial=0.0) < _LARGEST:
+            bad |= warnings[:, :, 1].any(axis=1) | ~(np.abs(x) < _LARGEST).all(axis=1)
+            lost[bad] = np.minimum(lost[bad], index)
+            x[bad], warnings[bad] = harmless[bad], 0
 
     def forward(self, state: Array, ctrl: Array) -> None:
         """Run ``mj_forward`` at the given states, for the sake of :meth:`field`."""

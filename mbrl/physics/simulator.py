@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -127,23 +127,52 @@ class Simulator:
             pool.forward(state, ctrl)
             return {name: pool.field(name, len(state)) for name in fields}
 
-    def rollout(self, state: Array, ctrls: Array) -> Array:
+    def rollout(self, state: Array, ctrls: Array, *, mark_diverged: bool = False) -> Array:
         """Apply a sequence of controls.
 
         Args:
             state: initial states, [B, nx].
             ctrls: [T, B, nu].
+            mark_diverged: a row that diverges becomes NaN from that state on, instead of an error;
+                the other rows are what they are without it.
 
         Returns:
             States including the initial ones, [T+1, B, nx]; equal to repeated :meth:`step`.
+
+        Raises:
+            ArgumentError: on a wrong shape or a number that is not finite.
+            DivergenceError: naming the rows whose simulation diverged.
         """
         ctrls, state = real_array(ctrls, "ctrls"), real_array(state, "state")
         if ctrls.ndim != 3:
             raise ArgumentError(f"ctrls must have shape [T, B, nu], got {list(ctrls.shape)}")
         state, _ = self.checked(state, ctrls[0] if len(ctrls) else np.zeros(ctrls.shape[1:]))
         self._finite(ctrls, "ctrls")
+        return self.closed_loop(state, lambda t, _: ctrls[t], len(ctrls), mark_diverged)[0]
+
+    def closed_loop(
+        self,
+        state: Array,
+        law: Callable[[int, Array], Array],
+        steps: int,
+        mark_diverged: bool = False,
+    ) -> tuple[Array, Array]:
+        """Apply a feedback law.
+
+        Args:
+            state: initial states, [B, nx].
+            law: (t, states [B, nx]) -> controls [B, nu]; it must not change the states. A row
+                that was marked as diverged stands in for itself with harmless states.
+            steps: T.
+            mark_diverged: see :meth:`rollout`.
+
+        Returns:
+            States including the initial ones, [T+1, B, nx], and the controls that were given,
+            [T, B, nu].
+        """
+        state, _ = self.checked(state, np.zeros((len(state), self.spec.nu)))
         with self._lock:
-            return self._pool().roll(state, ctrls, self.frame_skip)
+            return self._pool().roll(state, law, steps, self.frame_skip, mark=mark_diverged)
 
     def linearize(
         self,

@@ -88,6 +88,11 @@ class GymnasiumTask(Task):
         """Whether the reward is a torch formula, or differentiated in the environment's step."""
         return self._semantics.reward is not None
 
+    @property
+    def has_plain_dynamics(self) -> bool:
+        """Whether the environment does nothing but physics under the action as it is."""
+        return self._is_plain and self._actions.is_identity
+
     def start(self, batch: int, generator: torch.Generator) -> Start:
         """Reset the environment ``batch`` times, each with a seed drawn from ``generator``."""
         if isinstance(batch, bool) or not isinstance(batch, int) or batch < 0:

@@ -52,6 +52,11 @@ class Task(ABC):
         return False
 
     @property
+    def has_plain_dynamics(self) -> bool:
+        """Whether a step is the simulator's control step under the action as it is."""
+        return False
+
+    @property
     def action_size(self) -> int:
         """Width nu of an action."""
         return len(self.action_low)

@@ -1,0 +1,162 @@
+"""The interface of planners: a planner begins a search, a search iterates and holds a plan."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from mbrl.errors import ArgumentError
+from mbrl.planning.problem import Problem
+
+NOTHING: Mapping[str, Tensor] = MappingProxyType({})
+
+
+class Plan(NamedTuple):
+    """Actions for T steps of B rows, and what is expected of them.
+
+    Attributes:
+        actions: inside the bounds, [T, B, nu].
+        states: where they lead, [T+1, B, nx].
+        costs: total costs, [B].
+        gains: K of u = clip(u_t + K (x (-) x_t)), [T, B, nu, ndx]; None: open loop.
+        memory: what a later search of the same planner can go on from. Every tensor has the steps
+            first, and so can be shifted in time with the plan.
+    """
+
+    actions: Tensor
+    states: Tensor
+    costs: Tensor
+    gains: Tensor | None = None
+    memory: Mapping[str, Tensor] = NOTHING
+
+
+class Search(ABC):
+    """An optimisation in progress."""
+
+    # Attributes that the next iteration depends on: tensors, numbers, None, and lists and dicts of
+    # them, never changed in place.
+    kept: ClassVar[Sequence[str]] = ()
+
+    def __init__(self, problem: Problem, state: Tensor):
+        self.problem, self.state = problem, state
+
+    @abstractmethod
+    def iterate(self) -> None:
+        """Improve the plan once."""
+
+    @property
+    @abstractmethod
+    def plan(self) -> Plan:
+        """The best plan so far; before the first iteration that of the initial actions."""
+
+    @property
+    def converged(self) -> bool:
+        """Whether iterating further is of no use for any row."""
+        return False
+
+    def measured(self) -> dict[str, float]:
+        """Return what is worth logging of the last iteration."""
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything the next iteration depends on, but problem, state and generator."""
+        return {name: getattr(self, name) for name in self.kept}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what :meth:`state_dict` returned."""
+        for name in self.kept:
+            setattr(self, name, state[name])
+
+
+class Planner(ABC):
+    """A method of solving a :class:`Problem`; its keyword-only arguments are its options in YAML.
+
+    Attributes:
+        iterations: iterations of a plan made from nothing.
+    """
+
+    iterations: int
+
+    @abstractmethod
+    def begin(
+        self,
+        problem: Problem,
+        state: Tensor,
+        actions: Tensor,
+        generator: torch.Generator,
+        memory: Mapping[str, Tensor] = NOTHING,
+    ) -> Search:
+        """Begin a search.
+
+        Args:
+            problem: what to solve.
+            state: initial states, [B, nx] float64.
+            actions: where to begin, [T, B, nu], inside the bounds.
+            generator: all randomness of the search.
+            memory: that of an earlier plan, shifted in time.
+        """
+
+    def plan(
+        self,
+        problem: Problem,
+        state: Tensor,
+        actions: Tensor | None = None,
+        *,
+        generator: torch.Generator | None = None,
+        memory: Mapping[str, Tensor] = NOTHING,
+        iterations: int | None = None,
+        seconds: float | None = None,
+    ) -> Plan:
+        """Search until it has converged, or for so many iterations or seconds.
+
+        Args:
+            problem: what to solve.
+            state: initial states, [B, nx].
+            actions: where to begin, [T, B, nu]; None: zeros.
+            generator: all randomness; None: one with seed 0.
+            memory: see :meth:`begin`.
+            iterations: at most so many; None: the planner's own number.
+            seconds: no iteration begins later than this; None: no limit, and a plan that depends
+                on its arguments alone.
+
+        Raises:
+            ArgumentError: on a wrong shape, or a number that is not finite.
+        """
+        began = time.perf_counter()
+        state, actions = checked(problem, state, actions)
+        generator = generator or torch.Generator().manual_seed(0)
+        search = self.begin(problem, state, actions, generator, memory)
+        for _ in range(self.iterations if iterations is None else iterations):
+            if search.converged:
+                break
+            if seconds is not None and time.perf_counter() - began >= seconds:
+                break
+            search.iterate()
+        return search.plan
+
+
+def checked(problem: Problem, state: Tensor, actions: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Return states [B, nx] and actions [T, B, nu] in float64, the actions inside the bounds.
+
+    Raises:
+        ArgumentError: on a wrong shape, or a number that is not finite.
+    """
+    nx = problem.model.state_size
+    if state.ndim != 2 or state.shape[1] != nx or not len(state):
+        raise ArgumentError(f"state must have shape [B, {nx}], got {list(state.shape)}")
+    if actions is None:
+        actions = problem.still(len(state))
+    wanted = (problem.horizon, len(state), problem.action_size)
+    if actions.shape != wanted:
+        raise ArgumentError(f"actions must have shape {list(wanted)}, got {list(actions.shape)}")
+    for name, value in (("state", state), ("actions", actions)):
+        if not value.isfinite().all():
+            raise ArgumentError(f"{name} must be finite, got NaN or infinity")
+    detached = actions.detach().to("cpu", torch.float64)
+    return state.detach().to("cpu", torch.float64), problem.clip(detached)

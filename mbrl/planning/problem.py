@@ -1,0 +1,159 @@
+"""The problem that every planner solves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from mbrl.errors import ArgumentError
+from mbrl.planning.costs import Points, Quadratic, StageCost, TerminalCost
+from mbrl.planning.model import Law, Model, Scene
+
+
+@dataclass(frozen=True)
+class Problem:
+    r"""Optimal control over a horizon, from each of B initial states.
+
+    .. math:: \min_{u_0 \ldots u_{T-1}} \sum_t c(x_t, u_t, x_{t+1}; t) + \phi(x_T),
+              \qquad x_{t+1} = F(x_t, u_t), \quad \underline u \le u_t \le \overline u
+
+    Attributes:
+        model: F.
+        stage: c.
+        low: [nu]; -inf where unbounded.
+        high: [nu].
+        horizon: T.
+        terminal: phi, or None.
+        scene: where the plan begins.
+    """
+
+    model: Model
+    stage: StageCost
+    low: Tensor
+    high: Tensor
+    horizon: int
+    terminal: TerminalCost | None = None
+    scene: Scene = field(default_factory=Scene)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.horizon, bool) or self.horizon < 1:
+            raise ArgumentError(f"horizon must be at least 1, got {self.horizon!r}")
+        if not (self.low < self.high).all():
+            raise ArgumentError("low must be below high in every entry")
+
+    def at(self, start: int = 0, context: Tensor | None = None) -> Problem:
+        """Return the same problem at another place of an episode."""
+        return replace(self, scene=Scene(start, context))
+
+    @property
+    def action_size(self) -> int:
+        """Nu."""
+        return len(self.low)
+
+    def still(self, batch: int) -> Tensor:
+        """Return actions [T, B, nu] of zeros, or the nearest to them that is allowed."""
+        zeros = torch.zeros(self.horizon, batch, self.action_size, dtype=torch.float64)
+        return self.clip(zeros)
+
+    def clip(self, actions: Tensor) -> Tensor:
+        """Return actions [..., nu] inside the bounds."""
+        return torch.minimum(torch.maximum(actions, self.low), self.high)
+
+    @property
+    def spread(self) -> Tensor:
+        """A scale of every action, [nu]: half of its range; 1 where that is infinite."""
+        half = 0.5 * (self.high - self.low)
+        return torch.where(half.isfinite(), half, torch.ones_like(half))
+
+    def rollout(self, state: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+        """Roll candidates out: [B, nx], [T, K, B, nu] -> states [T+1, K, B, nx], costs [K, B].
+
+        Costs of rows that diverge are infinite, their states NaN.
+        """
+        k, batch = actions.shape[1:3]
+        scene = self.scene.repeated(k)
+        states = self.model.rollout(state.repeat(k, 1), actions.flatten(1, 2), scene)
+        costs = self.costs(states, actions.flatten(1, 2), scene)
+        return states.unflatten(1, (k, batch)), costs.unflatten(0, (k, batch))
+
+    def closed_loop(self, state: Tensor, law: Law) -> tuple[Tensor, Tensor, Tensor]:
+        """Roll a feedback law out: [K B, nx] -> states, applied actions, costs [K B].
+
+        ``law(t, states)`` must keep to the bounds; K is the number of copies of the B rows.
+        """
+        rows = self.scene.context
+        scene = self.scene if rows is None else self.scene.repeated(len(state) // len(rows))
+        states, actions = self.model.closed_loop(state, law, self.horizon, scene)
+        return states, actions, self.costs(states, actions, scene)
+
+    def costs(self, states: Tensor, actions: Tensor, scene: Scene | None = None) -> Tensor:
+        """Total costs [N] of rollouts [T+1, N, nx], [T, N, nu]; infinite where one diverged.
+
+        Args:
+            states: [T+1, N, nx].
+            actions: [T, N, nu].
+            scene: of N rows; None: the problem's own.
+        """
+        good = states.isfinite().all(-1).all(0) & actions.isfinite().all(-1).all(0)  # (N)
+        if not good.all():  # costs may refuse what is not finite
+            states = torch.where(good[:, None], states, states[:1].nan_to_num())
+            actions = torch.where(good[:, None], actions, torch.zeros_like(actions[:1]))
+        with torch.no_grad():
+            total = self._by_step(states, actions, scene or self.scene).sum(0)
+        return torch.where(good & ~total.isnan(), total, torch.inf)
+
+    def gradient(self, states: Tensor, actions: Tensor) -> Tensor:
+        """Return the total derivative of the cost by the actions of rollouts, [T, B, nu]."""
+        states = states.detach().requires_grad_()
+        actions = actions.detach().requires_grad_()
+        with torch.enable_grad():
+            total = self._by_step(states, actions, self.scene).sum()
+            by_states, by_actions = torch.autograd.grad(
+                total, (states, actions), materialize_grads=True
+            )
+        flat = self.model.to_tangent(states.detach().flatten(0, 1), by_states.flatten(0, 1))
+        return self.model.adjoint(
+            states.detach(),
+            actions.detach(),
+            flat.unflatten(0, states.shape[:2]),
+            by_actions,
+            self.scene,
+        )
+
+    def expand(
+        self, states: Tensor, actions: Tensor, a: Tensor, b: Tensor
+    ) -> tuple[Quadratic, Tensor, Tensor]:
+        """Return the quadratic model along rollouts, with A and B as linearised there.
+
+        Args:
+            states: [T+1, B, nx].
+            actions: [T, B, nu].
+            a: [T, B, ndx, ndx].
+            b: [T, B, ndx, nu].
+
+        Returns:
+            The steps' models [T, B, ...], and gradient [B, ndx] and Hessian [B, ndx, ndx] of phi.
+        """
+        shape = actions.shape[:2]
+        points = Points.along(states, actions, self.scene)
+        flat = self.stage.quadratic(points, a.flatten(0, 1), b.flatten(0, 1), self.model)
+        steps = Quadratic(*(part.unflatten(0, shape) for part in flat))
+        if self.terminal is None:
+            ndx = self.model.tangent_size
+            return steps, a.new_zeros(shape[1], ndx), a.new_zeros(shape[1], ndx, ndx)
+        return steps, *self.terminal.quadratic(states[-1], self.scene, len(actions), self.model)
+
+    def effort(self) -> Mapping[str, int]:
+        """Return what has been spent on the model so far, by every problem that shares it."""
+        model = self.model
+        return {"control_steps": model.control_steps, "linearizations": model.linearizations}
+
+    def _by_step(self, states: Tensor, actions: Tensor, scene: Scene) -> Tensor:
+        """Costs [T+1, N], the terminal one last."""
+        stage = self.stage(Points.along(states, actions, scene)).unflatten(0, actions.shape[:2])
+        if self.terminal is None:
+            return stage
+        return torch.cat([stage, self.terminal(states[-1], scene, len(actions))[None]])
