@@ -1,14 +1,16 @@
 """Model-based reinforcement learning and control through differentiable MuJoCo, in PyTorch."""
 
-from mbrl.algorithms import PolicyGradient
+from mbrl.algorithms import ModelPredictiveControl, PolicyGradient, TrajectoryOptimization
 from mbrl.config import load_config
 from mbrl.errors import MbrlError
+from mbrl.finished_runs import load_policy
 from mbrl.graph import SHIPPED, build_graph
 from mbrl.nn import DeterministicMLP, GaussianMLP, OpenLoop
 from mbrl.ops import MujocoDynamics, MujocoRollout, ParametricDynamics
 from mbrl.physics import ModelParameters, Simulator
+from mbrl.planning import ILQR, RandomShooting
 from mbrl.registry import ALGORITHMS, NODES, PLANNERS, POLICIES, TASKS
-from mbrl.runner import load_policy, run
+from mbrl.runner import run
 from mbrl.tasks import make_task, register_reaching, register_smooth, register_tracking
 
 __all__ = [
@@ -41,7 +43,11 @@ for _name, _node in SHIPPED.items():
 register_policy("deterministic_mlp")(DeterministicMLP)
 register_policy("gaussian_mlp")(GaussianMLP)
 register_policy("open_loop")(OpenLoop)
+register_planner("ilqr")(ILQR)
+register_planner("random_shooting")(RandomShooting)
 register_algorithm("policy_gradient")(PolicyGradient)
+register_algorithm("trajectory_optimization")(TrajectoryOptimization)
+register_algorithm("mpc")(ModelPredictiveControl)
 register_smooth()
 register_reaching()
 register_tracking()

@@ -26,9 +26,10 @@ from mbrl.config import (
     sweep,
 )
 from mbrl.errors import ConfigError, DivergenceError, MbrlError, one_line, suggestion
+from mbrl.finished_runs import evaluate_run, resumed_config, training_task
 from mbrl.graph import build_graph, draw, mermaid
 from mbrl.run_folder import RunFolder
-from mbrl.runner import Result, evaluate_run, resumed_config, run, training_task
+from mbrl.runner import Result, run
 from mbrl.signals import Interrupted
 
 DONE, USER_ERROR, DIVERGED = 0, 2, 3

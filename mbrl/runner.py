@@ -14,34 +14,34 @@ from typing import Any, NamedTuple
 import torch
 
 from mbrl import checkpoint
-from mbrl.algorithms import Algorithm, Setting
 from mbrl.config import Config, from_mapping
 from mbrl.errors import (
-    ArgumentError,
-    CheckpointError,
     ConfigError,
     MbrlError,
-    ModelError,
     StorageError,
     TaskError,
     one_line,
 )
-from mbrl.graph import GraphPolicy, parse
+from mbrl.finished_runs import (
+    UNFIT,
+    evaluate_actor,
+    evaluation_seed,
+    evaluation_task,
+    made_algorithm,
+    resumed_config,
+    training_task,
+    unfit,
+)
 from mbrl.monitoring import Console, CsvFile, MetricStream
-from mbrl.registry import ALGORITHMS
 from mbrl.run_folder import RunFolder
 from mbrl.signals import Interrupted, Stop, routed
-from mbrl.tasks import Evaluation, Task, evaluate, make_task
-from mbrl.types import Array
+from mbrl.tasks import Evaluation, Task
 
-_EVALUATION_SEED = 10_000
 _CHOOSING = 5_000  # added to the seed of evaluations during training
 # What may be changed when a run is continued: what its past updates did not depend on.
 RESUMABLE = ("algorithm.updates", "evaluation", "checkpoint", "threads", "imports")
 _VERSIONED = ("torch", "mujoco", "gymnasium", "numpy", "mbrl-mujoco")
 _NOTHING = (float("-inf"), float("-inf"))  # a score below every other
-# What loading the state of something else raises.
-_UNFIT = (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
 
 
 class Result(NamedTuple):
@@ -82,92 +82,6 @@ def run(config: Config | Mapping[str, Any], *, resume: str | Path | None = None)
             torch.set_num_threads(threads)
 
 
-def resumed_config(run_dir: str | Path) -> Config:
-    """Return the configuration of a run.
-
-    Raises:
-        ConfigError: if it is no run folder, or its configuration is not legal here.
-    """
-    return from_mapping(RunFolder.open(run_dir).read_config())
-
-
-def load_policy(run_dir: str | Path, which: str = "latest") -> GraphPolicy:
-    """Return the trained policy of a run, ready to act; no simulator is made.
-
-    Args:
-        run_dir: the folder of the run.
-        which: "latest" or "best".
-
-    Raises:
-        ConfigError: if it is no run folder.
-        CheckpointError: if there is no undamaged checkpoint.
-    """
-    folder = RunFolder.open(run_dir)
-    if which not in ("latest", "best"):
-        raise ConfigError(f"which must be 'latest' or 'best', got {which!r}")
-    spec = parse(resumed_config(run_dir).graph)
-    content = checkpoint.load(folder.latest if which == "latest" else folder.best)
-    try:
-        sizes, weights = _StoredSizes(content["sizes"]), content["algorithm"]["graph"]
-        policy = GraphPolicy(spec, sizes)
-        policy.load_state_dict({name: weights[name] for name in policy.state_dict()})
-    except _UNFIT as error:
-        raise _unfit(run_dir, error) from error
-    return policy
-
-
-def evaluate_run(run_dir: str | Path, config: Config) -> Evaluation:
-    """Evaluate the policy of a run as the run itself does at its end.
-
-    Args:
-        run_dir: the folder of the run.
-        config: its configuration, perhaps with another evaluation.
-
-    Raises:
-        MbrlError: if there is no such run, or it cannot be evaluated.
-    """
-    policy = load_policy(run_dir, config.evaluation.policy)
-    return evaluate(
-        _evaluation_task(config) or training_task(config),
-        policy.act,
-        episodes=config.evaluation.episodes,
-        seed=_evaluation_seed(config),
-    )
-
-
-def training_task(config: Config) -> Task:
-    """Return the task of a configuration; errors name its key."""
-    return _made("task", config.task, {"threads": config.threads, **config.task_args})
-
-
-def _evaluation_task(config: Config) -> Task | None:
-    """Return what is evaluated in, if it is not the task itself."""
-    if config.eval_task is None and not config.eval_task_args:
-        return None
-    if config.eval_task is None:  # the task itself, but for these arguments
-        return _made("eval_task_args", config.task, {**config.task_args, **config.eval_task_args})
-    return _made("eval_task", config.eval_task, config.eval_task_args)
-
-
-def _made(key: str, name: str, arguments: Mapping[str, Any]) -> Task:
-    try:
-        return make_task(name, **arguments)
-    except (ArgumentError, ConfigError, ModelError, TaskError) as error:
-        raise type(error)(f"{key}: {error}") from error
-
-
-def _evaluation_seed(config: Config) -> int:
-    given = config.evaluation.seed
-    # Far apart: episode i uses the seed plus i, and runs of other seeds other episodes.
-    return _EVALUATION_SEED * (1 + config.seed) if given is None else given
-
-
-def _unfit(run_dir: str | Path, error: Exception) -> CheckpointError:
-    return CheckpointError(
-        f"{run_dir}: the checkpoint does not fit the configuration: {one_line(error)}"
-    )
-
-
 def _check_resumable(before: Mapping[str, Any], now: Mapping[str, Any], where: str = "") -> None:
     """Refuse changes that would make a run's configuration lie about its past."""
     for key in {**before, **now}:
@@ -184,20 +98,6 @@ def _check_resumable(before: Mapping[str, Any], now: Mapping[str, Any], where: s
         )
 
 
-class _StoredSizes:
-    """Sizes and bounds of a task, as a checkpoint keeps them."""
-
-    def __init__(self, stored: dict[str, Any]):
-        self.state_size = int(stored["state_size"])
-        self.observation_size = int(stored["observation_size"])
-        self.action_low: torch.Tensor = stored["action_low"]
-        self.action_high: torch.Tensor = stored["action_high"]
-
-    @property
-    def action_size(self) -> int:
-        return len(self.action_low)
-
-
 class _Run:
     """The state of a run in progress."""
 
@@ -208,11 +108,8 @@ class _Run:
         self._task = training_task(config)
         self._eval_task = self._make_eval_task()
         self._generator = torch.Generator().manual_seed(config.seed)
-        options = dict(config.algorithm)
-        self._kind = options.pop("kind")
-        self._algorithm: Algorithm = ALGORITHMS.get(self._kind)(
-            Setting(self._task, config.graph, self._generator), **options
-        )
+        self._kind = config.algorithm["kind"]
+        self._algorithm = made_algorithm(config, self._task, self._generator)
         self._update, self._env_steps, self._wall = 0, 0, 0.0
         self._best = _NOTHING
         self._saved = -1  # the update of latest.pt
@@ -250,7 +147,7 @@ class _Run:
             [CsvFile(self.folder.metrics, keep=self._update), Console(total, self._update)]
         )
         try:
-            self._train(stream, total)
+            self._train(stream)
         finally:
             stream.close()
         self._save()
@@ -260,11 +157,11 @@ class _Run:
         self.folder.log(f"eval_return_mean={summary['eval_return_mean']}")
         return Result(summary, self.folder.path)
 
-    def _train(self, stream: MetricStream, total: int) -> None:
+    def _train(self, stream: MetricStream) -> None:
         if self._owed:
             self._saved = -1  # latest.pt owes it, too
             self._look_back({})
-        while self._update < total:
+        while self._update < self._algorithm.updates:
             self._stop_if_asked()
             start = time.perf_counter()
             measured = self._measured_update()
@@ -339,12 +236,12 @@ class _Run:
             rank, score = map(float, content["best"])
             self._best = rank, score
             self._owed = bool(content.get("owed", False))
-        except _UNFIT as error:
-            raise _unfit(self.folder.path, error) from error
+        except UNFIT as error:
+            raise unfit(self.folder.path, error) from error
         self._saved = self._update
 
     def _make_eval_task(self) -> Task:
-        task = _evaluation_task(self.config) or self._task
+        task = evaluation_task(self.config) or self._task
         if task.max_episode_steps is None:
             raise TaskError(
                 f"eval_task: {task.name} has no max_episode_steps: its episodes might never end"
@@ -366,14 +263,14 @@ class _Run:
             checkpoint.save(self.folder.best, self._content())
         if self.config.evaluation.policy == "best":
             self._algorithm.load_state_dict(checkpoint.load(self.folder.best)["algorithm"])
-        return self._evaluate(_evaluation_seed(self.config))
+        return self._evaluate(evaluation_seed(self.config))
 
     def _intermediate_evaluation(self) -> float:
         """Evaluate during training; what cuts it short is saved, and resuming makes up for it."""
         self._owed = True
         try:
             # Other episodes than the last evaluation's: what chooses the best must not flatter it.
-            evaluation = self._evaluate(_evaluation_seed(self.config) + _CHOOSING)
+            evaluation = self._evaluate(evaluation_seed(self.config) + _CHOOSING)
         except MbrlError:
             self._save()
             raise
@@ -382,15 +279,11 @@ class _Run:
 
     def _evaluate(self, seed: int) -> Evaluation:
         """Evaluate the current policy; a signal ends it midway."""
-        actor = self._algorithm.actor()
-        actor.reset()
-
-        def act(observation: Array) -> Array:
-            self._stop_if_asked()
-            return actor.act(observation)
-
+        self._actor = self._algorithm.actor()
         episodes = self.config.evaluation.episodes
-        return evaluate(self._eval_task, act, episodes=episodes, seed=seed)
+        return evaluate_actor(
+            self._eval_task, self._actor, episodes, seed, before=self._stop_if_asked
+        )
 
     def _summary(self, evaluation: Evaluation) -> dict[str, Any]:
         returns = evaluation.returns
@@ -407,8 +300,16 @@ class _Run:
             "eval_return_std": float(returns.std()),
             "eval_episodes": len(returns),
             "eval_length_mean": float(evaluation.lengths.mean()),
+            **_success(evaluation),
+            **getattr(self._actor, "measured", dict)(),
             "versions": versions(),
         }
+
+
+def _success(evaluation: Evaluation) -> dict[str, float]:
+    """Return the share of episodes that succeeded, where the task says what success is."""
+    found = evaluation.successes
+    return {} if found is None else {"eval_success_rate": float(found.mean())}
 
 
 def versions() -> dict[str, str]:

@@ -11,7 +11,8 @@ import yaml
 import mbrl
 from mbrl import checkpoint
 from mbrl.config import from_mapping
-from mbrl.runner import load_policy, resumed_config, run
+from mbrl.finished_runs import load_policy, resumed_config
+from mbrl.runner import run
 from tests.tiny import TINY, command, refused, runs, stored, tiny_config, write_tiny
 
 

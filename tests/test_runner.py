@@ -17,7 +17,8 @@ from mbrl import runner
 from mbrl.algorithms import PolicyGradient
 from mbrl.config import from_mapping
 from mbrl.errors import CheckpointError, ConfigError
-from mbrl.runner import load_policy, resumed_config, run
+from mbrl.finished_runs import load_policy, resumed_config
+from mbrl.runner import run
 from mbrl.tasks import evaluate, make_task
 from tests.tiny import TINY, rows, same, same_runs, stored, summary, timeless, tiny_config
 

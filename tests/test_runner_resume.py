@@ -15,7 +15,8 @@ from mbrl.errors import (
     CheckpointError,
     ConfigError,
 )
-from mbrl.runner import load_policy, resumed_config, run
+from mbrl.finished_runs import load_policy, resumed_config
+from mbrl.runner import run
 from mbrl.signals import Interrupted
 from tests.tiny import (
     TINY,

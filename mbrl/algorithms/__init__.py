@@ -1,6 +1,16 @@
 """Algorithms: what is done with a task and a graph."""
 
-from mbrl.algorithms.algorithm import Actor, Algorithm, Setting
+from mbrl.algorithms.algorithm import Actor, Algorithm, Setting, StateActor
+from mbrl.algorithms.model_predictive_control import ModelPredictiveControl
 from mbrl.algorithms.policy_gradient import PolicyGradient
+from mbrl.algorithms.trajectory_optimization import TrajectoryOptimization
 
-__all__ = ["Actor", "Algorithm", "PolicyGradient", "Setting"]
+__all__ = [
+    "Actor",
+    "Algorithm",
+    "ModelPredictiveControl",
+    "PolicyGradient",
+    "Setting",
+    "StateActor",
+    "TrajectoryOptimization",
+]

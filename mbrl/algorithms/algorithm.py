@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from mbrl.errors import ArgumentError
 from mbrl.tasks import Task
 from mbrl.types import Array
-
-
-class Setting(NamedTuple):
-    """What an algorithm is given, beside its own options."""
-
-    task: Task
-    graph: Mapping[str, Any]  # a ``graph:`` section, for those that use one
-    generator: torch.Generator  # all randomness, initial weights included
 
 
 class Actor(Protocol):
@@ -29,10 +24,50 @@ class Actor(Protocol):
         """Begin new episodes."""
 
 
+class StateActor(Protocol):
+    """An actor that is told the state itself, as planners need it.
+
+    Attributes:
+        on_states: true.
+    """
+
+    on_states: bool
+
+    def act(
+        self,
+        states: Array,
+        t: int,
+        contexts: Array | None = None,
+        running: NDArray[np.bool_] | None = None,
+    ) -> Array:
+        """[B, nx], step, [B, n], which episodes have not ended [B] -> [B, nu]."""
+
+    def reset(self) -> None:
+        """Begin new episodes."""
+
+    def measured(self) -> dict[str, float]:
+        """Return what acting has cost, for the summary."""
+
+
+def _no_policies(run: str) -> Actor:
+    raise ArgumentError(f"no policy can be loaded here, got the run {run!r}")
+
+
+class Setting(NamedTuple):
+    """What an algorithm is given, beside its own options."""
+
+    task: Task
+    graph: Mapping[str, Any]  # a ``graph:`` section, for those that use one
+    generator: torch.Generator  # all randomness, initial weights included
+    load_policy: Callable[[str], Actor | StateActor] = _no_policies  # of the folder of a run
+
+
 class Algorithm(Protocol):
     """A training loop cut open: the runner calls ``update`` and looks after everything else."""
 
-    updates: int  # how many there are to be
+    @property
+    def updates(self) -> int:
+        """How many there are to be; an algorithm that has nothing left to do may lower it."""
 
     def update(self) -> dict[str, float]:
         """Make one update.
@@ -45,7 +80,7 @@ class Algorithm(Protocol):
                 before the update.
         """
 
-    def actor(self) -> Actor:
+    def actor(self) -> Actor | StateActor:
         """Return the current policy."""
 
     def state_dict(self) -> dict[str, Any]:

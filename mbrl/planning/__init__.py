@@ -1,5 +1,12 @@
 """Planners: optimal control over a horizon, on simulated and learned dynamics alike."""
 
+from mbrl.planning.building import (
+    DEFAULT_PLANNER,
+    PlannerChoice,
+    SmoothingChoice,
+    make_planner,
+    make_problem,
+)
 from mbrl.planning.costs import (
     ResidualStage,
     ResidualTerminal,
@@ -8,26 +15,38 @@ from mbrl.planning.costs import (
     TerminalCost,
     ValueTerminal,
 )
+from mbrl.planning.ilqr import ILQR
 from mbrl.planning.model import Model, Scene, SimulatorModel, TorchModel, model_of
 from mbrl.planning.planner import Plan, Planner, Search
-from mbrl.planning.problem import Problem
+from mbrl.planning.problem import Policy, Problem
 from mbrl.planning.random_shooting import RandomShooting
+from mbrl.planning.receding_horizon import RecedingHorizon, Schedule, Tail
 
 __all__ = [
+    "DEFAULT_PLANNER",
+    "ILQR",
     "Model",
     "Plan",
     "Planner",
+    "PlannerChoice",
+    "Policy",
     "Problem",
     "RandomShooting",
+    "RecedingHorizon",
     "ResidualStage",
     "ResidualTerminal",
     "RewardCost",
     "Scene",
+    "Schedule",
     "Search",
     "SimulatorModel",
+    "SmoothingChoice",
     "StageCost",
+    "Tail",
     "TerminalCost",
     "TorchModel",
     "ValueTerminal",
+    "make_planner",
+    "make_problem",
     "model_of",
 ]

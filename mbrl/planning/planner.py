@@ -25,8 +25,8 @@ class Plan(NamedTuple):
         states: where they lead, [T+1, B, nx].
         costs: total costs, [B].
         gains: K of u = clip(u_t + K (x (-) x_t)), [T, B, nu, ndx]; None: open loop.
-        memory: what a later search of the same planner can go on from. Every tensor has the steps
-            first, and so can be shifted in time with the plan.
+        memory: what a later search of the same planner can go on from: tensors [T, ..., B, n],
+            which are shifted in time, and chosen by rows, with the plan.
     """
 
     actions: Tensor
@@ -34,6 +34,30 @@ class Plan(NamedTuple):
     costs: Tensor
     gains: Tensor | None = None
     memory: Mapping[str, Tensor] = NOTHING
+
+    def shifted(self, steps: int) -> Plan:
+        """Return the plan without its first steps; its last step is repeated to keep its length.
+
+        States and costs stay behind: they are not those of the shifted actions.
+        """
+
+        def moved(series: Tensor) -> Tensor:
+            last = series[-1:].expand(steps, *series.shape[1:])
+            return torch.cat([series[steps:], last])[: len(series)]
+
+        gains = None if self.gains is None else moved(self.gains)
+        memory = {name: moved(series) for name, series in self.memory.items()}
+        return self._replace(actions=moved(self.actions), gains=gains, memory=memory)
+
+    def rows(self, rows: Tensor) -> Plan:
+        """Return the plans of these rows of the batch."""
+        return Plan(
+            self.actions[:, rows],
+            self.states[:, rows],
+            self.costs[rows],
+            None if self.gains is None else self.gains[:, rows],
+            {name: series[..., rows, :] for name, series in self.memory.items()},
+        )
 
 
 class Search(ABC):

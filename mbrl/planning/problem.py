@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -11,6 +11,9 @@ from torch import Tensor
 from mbrl.errors import ArgumentError
 from mbrl.planning.costs import Points, Quadratic, StageCost, TerminalCost
 from mbrl.planning.model import Law, Model, Scene
+
+# (states [B, nx], index of the step, contexts [B, n] or None) -> actions [B, nu]
+Policy = Callable[[Tensor, int, Tensor | None], Tensor]
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,13 @@ class Problem:
     def at(self, start: int = 0, context: Tensor | None = None) -> Problem:
         """Return the same problem at another place of an episode."""
         return replace(self, scene=Scene(start, context))
+
+    def rows(self, rows: Tensor) -> Problem:
+        """Return the problem of these rows of the batch."""
+        context = self.scene.context
+        if context is None:
+            return self
+        return replace(self, scene=self.scene._replace(context=context[rows]))
 
     @property
     def action_size(self) -> int:
@@ -88,6 +98,15 @@ class Problem:
         scene = self.scene if rows is None else self.scene.repeated(len(state) // len(rows))
         states, actions = self.model.closed_loop(state, law, self.horizon, scene)
         return states, actions, self.costs(states, actions, scene)
+
+    def follow(self, policy: Policy, state: Tensor, steps: int) -> Tensor:
+        """Return what a policy does from states [B, nx] on, inside the bounds: [steps, B, nu]."""
+        start, context = self.scene
+
+        def law(t: int, states: Tensor) -> Tensor:
+            return self.clip(policy(states, start + t, context))
+
+        return self.model.closed_loop(state, law, steps, self.scene)[1]
 
     def costs(self, states: Tensor, actions: Tensor, scene: Scene | None = None) -> Tensor:
         """Total costs [N] of rollouts [T+1, N, nx], [T, N, nu]; infinite where one diverged.

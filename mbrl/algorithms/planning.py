@@ -1,0 +1,48 @@
+"""What the algorithms that plan have in common."""
+
+from __future__ import annotations
+
+import copy
+from typing import cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mbrl.algorithms.algorithm import Actor, Setting
+from mbrl.errors import ConfigError
+from mbrl.planning import Policy
+from mbrl.tasks import Task
+
+
+def guide(setting: Setting, run: str | None, key: str) -> Policy | None:
+    """Return the policy of another run as a function of states, for planners to start from.
+
+    Args:
+        setting: of the algorithm that asks.
+        run: the folder of the run; None: there is none.
+        key: the configuration key it came from, for messages.
+
+    Raises:
+        ConfigError: if it cannot act on this task.
+    """
+    if run is None:
+        return None
+    actor = setting.load_policy(run)
+    if getattr(actor, "on_states", False):
+        raise ConfigError(f"{key}: {run} is a run of a planner; legal: a run with a policy")
+    return _Guide(setting.task, cast(Actor, actor))
+
+
+class _Guide:
+    """A policy that observes states for itself, and remembers nothing between calls."""
+
+    def __init__(self, task: Task, actor: Actor):
+        self._task, self._actor = task, actor
+
+    def __call__(self, states: Tensor, t: int, context: Tensor | None) -> Tensor:
+        with torch.no_grad():
+            seen = self._task.observe(states, t=t, context=context)
+        actor = copy.deepcopy(self._actor)
+        actor.reset()
+        return torch.from_numpy(np.asarray(actor.act(seen.numpy())))

@@ -1,0 +1,153 @@
+"""Trajectory optimisation: one search, iterated to its end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from mbrl.algorithms.algorithm import Setting
+from mbrl.algorithms.planning import guide
+from mbrl.errors import ArgumentError
+from mbrl.planning import (
+    DEFAULT_PLANNER,
+    PlannerChoice,
+    Problem,
+    RecedingHorizon,
+    Schedule,
+    Search,
+    SmoothingChoice,
+    make_planner,
+    make_problem,
+)
+from mbrl.types import Start
+
+
+class TrajectoryOptimization:
+    r"""Open-loop optimal control from the starts of episodes.
+
+    .. math:: \min_{u_0 \ldots u_{H-1}} \sum_t c(x_t, u_t, x_{t+1}) + \phi(x_H)
+
+    by a planner of ``mbrl.planning``, one iteration an update, until it converges. What is
+    evaluated follows the plan with its gains, if it has any; an episode that begins elsewhere gets
+    a plan of its own, begun with this one, and one that outlasts its plan another.
+
+    Args:
+        setting: task and generator.
+        planner: ``{kind: ..., **options}``.
+        updates: iterations at most.
+        horizon: H.
+        batch: starts that are optimised, in one batch.
+        cost: terms of residuals in place of the task's cost; see ``mbrl.planning.make_problem``.
+        terminal: the same of the last state.
+        until_termination: whether nothing is earned after the end of an episode.
+        smoothing: whose derivatives stand in for those of the physics; see ``DynamicsNode``.
+        initial_sd: deviation of random initial actions, relative to half their range.
+        policy: folder of a run whose policy makes the initial actions; null: none.
+
+    Raises:
+        ArgumentError: if a number is out of its range.
+        ConfigError: naming the key that is wrong.
+    """
+
+    def __init__(
+        self,
+        setting: Setting,
+        *,
+        planner: PlannerChoice = DEFAULT_PLANNER,
+        updates: int = 50,
+        horizon: int = 50,
+        batch: int = 1,
+        cost: Mapping[str, Any] | None = None,
+        terminal: Mapping[str, Any] | None = None,
+        until_termination: bool = True,
+        smoothing: SmoothingChoice | None = None,
+        initial_sd: float = 0.0,
+        policy: str | None = None,
+    ):
+        for name, value in (("updates", updates), ("batch", batch)):
+            if value < 1:
+                raise ArgumentError(f"algorithm.{name} must be at least 1, got {value}")
+        if not initial_sd >= 0:
+            raise ArgumentError(f"algorithm.initial_sd must not be negative, got {initial_sd}")
+        self._updates, self._generator, self._done = updates, setting.generator, 0
+        self._planner = make_planner(planner, "algorithm.planner")
+        self._problem = make_problem(
+            setting.task,
+            horizon,
+            cost=cost,
+            terminal=terminal,
+            until_termination=until_termination,
+            smoothing=smoothing,
+        )
+        self._start = setting.task.start(batch, self._generator)
+        self._initial_sd = initial_sd
+        self._guide = guide(setting, policy, "algorithm.policy")
+        self._search = self._begun()
+
+    @property
+    def updates(self) -> int:
+        """Iterations there are to be: none after the search has converged."""
+        return self._done if self._done and self._search.converged else self._updates
+
+    @property
+    def problem(self) -> Problem:
+        """What is solved."""
+        return self._problem
+
+    def update(self) -> dict[str, float]:
+        """Make one iteration; ``env_steps`` counts the model's steps, derivatives apart."""
+        model = self._problem.model
+        before = model.control_steps
+        self._search.iterate()
+        self._done += 1
+        costs = self._search.plan.costs
+        return {
+            "env_steps": float(model.control_steps - before),
+            "return_mean": -float(costs.mean()),
+            "cost_mean": float(costs.mean()),
+            "cost_min": float(costs.min()),
+            "cost_max": float(costs.max()),
+            **self._search.measured(),
+        }
+
+    def actor(self) -> RecedingHorizon:
+        """Return what follows the plan."""
+        horizon = self._problem.horizon
+        actor = RecedingHorizon(
+            self._problem,
+            self._planner,
+            schedule=Schedule(every=horizon, iterations=self._planner.iterations),
+            policy=self._guide,
+        )
+        actor.prepare(self._search.plan, self._start.state)
+        return actor
+
+    def state_dict(self) -> dict[str, Any]:
+        """The search, where it started, and the random state."""
+        return {
+            "search": self._search.state_dict(),
+            "start": self._start._asdict(),
+            "generator": self._generator.get_state(),
+            "done": self._done,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what :meth:`state_dict` returned."""
+        self._start = Start(**state["start"])
+        self._search = self._begun()
+        self._search.load_state_dict(state["search"])
+        self._generator.set_state(state["generator"])
+        self._done = int(state["done"])
+
+    def _begun(self) -> Search:
+        state, context = self._start
+        problem = self._problem.at(0, context if context.shape[1] else None)
+        actions = problem.still(len(state))
+        if self._guide is not None:
+            actions = problem.follow(self._guide, state, problem.horizon)
+        if self._initial_sd:
+            noise = torch.randn(actions.shape, generator=self._generator, dtype=torch.float64)
+            actions = problem.clip(actions + self._initial_sd * problem.spread * noise)
+        return self._planner.begin(problem, state, actions, self._generator)

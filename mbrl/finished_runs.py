@@ -1,0 +1,181 @@
+"""What can be done with runs that are finished: load their policies, evaluate them again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mbrl import checkpoint
+from mbrl.algorithms import Actor, Algorithm, Setting, StateActor
+from mbrl.config import Config, from_mapping
+from mbrl.errors import (
+    ArgumentError,
+    CheckpointError,
+    ConfigError,
+    MbrlError,
+    ModelError,
+    TaskError,
+    one_line,
+)
+from mbrl.graph import GraphPolicy, parse
+from mbrl.registry import ALGORITHMS
+from mbrl.run_folder import RunFolder
+from mbrl.tasks import Evaluation, Task, evaluate, make_task
+from mbrl.types import Array
+
+_EVALUATION_SEED = 10_000
+# What loading the state of something else raises.
+UNFIT = (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
+
+
+def resumed_config(run_dir: str | Path) -> Config:
+    """Return the configuration of a run.
+
+    Raises:
+        ConfigError: if it is no run folder, or its configuration is not legal here.
+    """
+    return from_mapping(RunFolder.open(run_dir).read_config())
+
+
+def load_policy(run_dir: str | Path, which: str = "latest") -> Actor | StateActor:
+    """Return the policy of a run, ready to act.
+
+    A trained policy needs no simulator. A planner, which has ``on_states``, does, and acts on
+    states: see ``mbrl.planning.RecedingHorizon.act``.
+
+    Args:
+        run_dir: the folder of the run.
+        which: "latest" or "best".
+
+    Raises:
+        ConfigError: if it is no run folder.
+        CheckpointError: if there is no undamaged checkpoint.
+    """
+    folder = RunFolder.open(run_dir)
+    if which not in ("latest", "best"):
+        raise ConfigError(f"which must be 'latest' or 'best', got {which!r}")
+    config = resumed_config(run_dir)
+    content = checkpoint.load(folder.latest if which == "latest" else folder.best)
+    try:
+        weights = content["algorithm"].get("graph")
+        if weights is None:
+            return _planner_of(config, content["algorithm"])
+        policy = GraphPolicy(parse(config.graph), _StoredSizes(content["sizes"]))
+        policy.load_state_dict({name: weights[name] for name in policy.state_dict()})
+    except UNFIT as error:
+        if isinstance(error, MbrlError):
+            raise
+        raise unfit(run_dir, error) from error
+    return policy
+
+
+def _planner_of(config: Config, state: Mapping[str, Any]) -> Actor | StateActor:
+    algorithm = made_algorithm(config, training_task(config), torch.Generator().manual_seed(0))
+    algorithm.load_state_dict(state)
+    return algorithm.actor()
+
+
+def made_algorithm(config: Config, task: Task, generator: torch.Generator) -> Algorithm:
+    """Return the algorithm of a configuration, not yet begun."""
+    options = dict(config.algorithm)
+    entry = ALGORITHMS.get(options.pop("kind"))
+    algorithm: Algorithm = entry(Setting(task, config.graph, generator, load_policy), **options)
+    return algorithm
+
+
+def evaluate_run(run_dir: str | Path, config: Config) -> Evaluation:
+    """Evaluate the policy of a run as the run itself does at its end.
+
+    Args:
+        run_dir: the folder of the run.
+        config: its configuration, perhaps with another evaluation.
+
+    Raises:
+        MbrlError: if there is no such run, or it cannot be evaluated.
+    """
+    return evaluate_actor(
+        evaluation_task(config) or training_task(config),
+        load_policy(run_dir, config.evaluation.policy),
+        config.evaluation.episodes,
+        evaluation_seed(config),
+    )
+
+
+def evaluate_actor(
+    task: Task,
+    actor: Actor | StateActor,
+    episodes: int,
+    seed: int,
+    *,
+    before: Callable[[], None] = lambda: None,
+) -> Evaluation:
+    """Run complete episodes of an actor, from their beginning.
+
+    Args:
+        task: what is evaluated in.
+        actor: what acts, on observations or on states.
+        episodes: how many, in lockstep.
+        seed: see ``mbrl.tasks.evaluate``.
+        before: called before every step; what it raises ends the evaluation.
+    """
+    actor.reset()
+    method: Callable[..., Array] = actor.act
+
+    def act(*seen: Any) -> Array:
+        before()
+        return method(*seen)
+
+    on_states = getattr(actor, "on_states", False)
+    return evaluate(task, act, episodes=episodes, seed=seed, on_states=on_states)
+
+
+def training_task(config: Config) -> Task:
+    """Return the task of a configuration; errors name its key."""
+    return _made("task", config.task, {"threads": config.threads, **config.task_args})
+
+
+def evaluation_task(config: Config) -> Task | None:
+    """Return what is evaluated in, if it is not the task itself."""
+    if config.eval_task is None and not config.eval_task_args:
+        return None
+    if config.eval_task is None:  # the task itself, but for these arguments
+        return _made("eval_task_args", config.task, {**config.task_args, **config.eval_task_args})
+    return _made("eval_task", config.eval_task, config.eval_task_args)
+
+
+def _made(key: str, name: str, arguments: Mapping[str, Any]) -> Task:
+    try:
+        return make_task(name, **arguments)
+    except (ArgumentError, ConfigError, ModelError, TaskError) as error:
+        raise type(error)(f"{key}: {error}") from error
+
+
+def evaluation_seed(config: Config) -> int:
+    """Return the seed of the first episode of a run's last evaluation."""
+    given = config.evaluation.seed
+    # Far apart: episode i uses the seed plus i, and runs of other seeds other episodes.
+    return _EVALUATION_SEED * (1 + config.seed) if given is None else given
+
+
+def unfit(run_dir: str | Path, error: Exception) -> CheckpointError:
+    """Return the error of a checkpoint whose content is not what its run needs."""
+    return CheckpointError(
+        f"{run_dir}: the checkpoint does not fit the configuration: {one_line(error)}"
+    )
+
+
+class _StoredSizes:
+    """Sizes and bounds of a task, as a checkpoint keeps them."""
+
+    def __init__(self, stored: dict[str, Any]):
+        self.state_size = int(stored["state_size"])
+        self.observation_size = int(stored["observation_size"])
+        self.action_low: torch.Tensor = stored["action_low"]
+        self.action_high: torch.Tensor = stored["action_high"]
+
+    @property
+    def action_size(self) -> int:
+        return len(self.action_low)

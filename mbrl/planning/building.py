@@ -1,0 +1,110 @@
+"""Problems and planners of a configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Annotated, Any
+
+from torch import nn
+
+from mbrl.errors import ArgumentError
+from mbrl.options import Choice, at_key, chosen
+from mbrl.physics import SMOOTHINGS, smoothing_of
+from mbrl.planning.costs import (
+    ResidualStage,
+    ResidualTerminal,
+    RewardCost,
+    StageCost,
+    TerminalCost,
+)
+from mbrl.planning.model import model_of
+from mbrl.planning.planner import Planner
+from mbrl.planning.problem import Problem
+from mbrl.registry import PLANNERS
+from mbrl.tasks import Task
+
+Chosen = Mapping[str, Any]
+PlannerChoice = Annotated[Chosen, Choice(PLANNERS)]
+SmoothingChoice = Annotated[Chosen, Choice(SMOOTHINGS)]
+DEFAULT_PLANNER: Chosen = MappingProxyType({"kind": "ilqr"})
+
+
+def make_planner(options: Chosen, where: str) -> Planner:
+    """Return the planner of ``{kind: name, **options}``; errors name the key ``where``."""
+    complete = chosen(PLANNERS, options, where)
+    entry = PLANNERS.get(complete.pop("kind"), where)
+    with at_key(where, entry):
+        planner: Planner = entry(**complete)
+    return planner
+
+
+def make_problem(
+    task: Task,
+    horizon: int,
+    *,
+    cost: Chosen | None = None,
+    terminal: Chosen | None = None,
+    until_termination: bool = True,
+    smoothing: Chosen | None = None,
+    dynamics: nn.Module | None = None,
+    where: str = "algorithm",
+) -> Problem:
+    """Return the planning problem of a task.
+
+    Args:
+        task: the task.
+        horizon: T.
+        cost: terms of residuals to plan for, by name, in place of the task's own; see
+            :class:`~mbrl.tasks.ResidualCost`. None: the task's own cost if it is one of residuals,
+            else its reward, negated.
+        terminal: the same of the last state; None: the task's own, if it has one and ``cost`` is
+            its own too.
+        until_termination: whether nothing is earned after the end of an episode.
+        smoothing: whose A and B stand in; see ``Simulator.linearize``.
+        dynamics: what stands in for the task's dynamics.
+        where: the configuration key of these options, for messages.
+
+    Raises:
+        ArgumentError: if a cost of residuals is asked of a task without MuJoCo.
+        ConfigError: naming the key that is wrong.
+    """
+    if horizon < 1:
+        raise ArgumentError(f"{where}.horizon must be at least 1, got {horizon}")
+    options = (
+        {} if smoothing is None else {"smoothing": smoothing_of(smoothing, f"{where}.smoothing")}
+    )
+    return Problem(
+        model_of(task, dynamics, **options),
+        _stage(task, cost, until_termination, where),
+        task.action_low,
+        task.action_high,
+        horizon,
+        _terminal(task, terminal, cost, where),
+    )
+
+
+def _stage(task: Task, cost: Chosen | None, until_termination: bool, where: str) -> StageCost:
+    if cost is not None:
+        return ResidualStage(_residual_cost(task, cost, f"{where}.cost"))
+    if getattr(task, "residual_cost", None) is not None:
+        return ResidualStage(getattr(task, "residual_cost", None))
+    return RewardCost(task, until_termination=until_termination)
+
+
+def _terminal(
+    task: Task, terminal: Chosen | None, cost: Chosen | None, where: str
+) -> TerminalCost | None:
+    found = getattr(task, "terminal_cost", None) if cost is None else None
+    if terminal is not None:
+        found = _residual_cost(task, terminal, f"{where}.terminal")
+    return None if found is None else ResidualTerminal(found, task.action_size)
+
+
+def _residual_cost(task: Task, terms: Chosen, where: str) -> Any:
+    if task.simulator is None:
+        raise ArgumentError(f"{where}: residuals are of MuJoCo's quantities, {task.name} has none")
+    from mbrl.tasks import ResidualCost
+
+    with at_key(where, ResidualCost):
+        return ResidualCost(task.simulator, terms)

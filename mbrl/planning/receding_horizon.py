@@ -1,0 +1,271 @@
+"""Model predictive control: a planner as a policy."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mbrl.errors import ArgumentError, DivergenceError, suggestion
+from mbrl.planning.planner import NOTHING, Plan, Planner
+from mbrl.planning.problem import Policy, Problem
+from mbrl.types import Array
+
+Tail = Literal["hold", "rest"]
+
+
+class Schedule(NamedTuple):
+    """When to plan, and for how long.
+
+    Attributes:
+        every: control steps between two plans; in between the gains of the plan answer to what is
+            measured.
+        iterations: iterations of a plan that goes on from the one before.
+        first: iterations of the first plan of an episode; None: as many as the planner says.
+        seconds: a plan stops iterating after so long, whatever came of it; None: never, and the
+            same measurements give the same actions bit for bit.
+    """
+
+    every: int = 1
+    iterations: int = 1
+    first: int | None = None
+    seconds: float | None = None
+
+
+class Ticks:
+    """What planning has cost so far."""
+
+    def __init__(self) -> None:
+        self.plans = self.misses = self.restarts = 0
+        self.seconds = 0.0
+
+    def note(self, seconds: float, deadline: float | None) -> None:
+        """Count a plan that took so long."""
+        self.plans += 1
+        self.seconds += seconds
+        self.misses += deadline is not None and seconds > deadline
+
+    def measured(self) -> dict[str, float]:
+        """Plans, plans per second, plans that ended after their deadline, or were begun again."""
+        return {
+            "plans": float(self.plans),
+            "planning_hz": self.plans / self.seconds if self.seconds else math.nan,
+            "deadline_misses": float(self.misses),
+            "plan_restarts": float(self.restarts),
+        }
+
+
+class RecedingHorizon:
+    r"""The policy that plans from what it measures, and applies the beginning of the plan.
+
+    .. math:: u_t = \mathrm{clip}(\bar u_{t} + K_t (x_t \ominus \bar x_t)), \qquad
+              (\bar u, \bar x, K) = \mathrm{plan}(x_{s}), \quad s = n \lfloor t / n \rfloor
+
+    Each plan begins with the one before, shifted by the time that has passed. What the shift leaves
+    empty at the end is filled by the last action again ("hold"), by the action nearest to zero
+    ("rest"), or by a policy from where the shifted plan ends. Episodes run in lockstep, one a row.
+    A plan whose start diverges is begun again from rest.
+
+    Args:
+        problem: what is planned; its scene is replaced by that of the episodes.
+        planner: how.
+        schedule: when; see :class:`Schedule`.
+        tail: hold or rest.
+        policy: fills the tail instead, and makes the first plan.
+        feedback: whether gains are used, if the planner has any.
+        seed: of the planner's randomness in every episode.
+
+    Attributes:
+        ticks: what planning has cost so far.
+        plan: the present plan, or None.
+    """
+
+    on_states = True  # acts on the state, not on an observation of it
+
+    def __init__(
+        self,
+        problem: Problem,
+        planner: Planner,
+        *,
+        schedule: Schedule = Schedule(),  # noqa: B008 (immutable)
+        tail: Tail = "hold",
+        policy: Policy | None = None,
+        feedback: bool = True,
+        seed: int = 0,
+    ):
+        for name, value in (("every", schedule.every), ("iterations", schedule.iterations)):
+            if value < 1:
+                raise ArgumentError(f"{name} must be at least 1, got {value}")
+        if schedule.every > problem.horizon:
+            raise ArgumentError(
+                f"every must not exceed the horizon {problem.horizon}, got {schedule.every}"
+            )
+        if schedule.seconds is not None and not schedule.seconds > 0:
+            raise ArgumentError(f"seconds must be positive or null, got {schedule.seconds}")
+        if tail not in get_args(Tail):
+            raise ArgumentError(f"tail: unknown value {tail!r}; {suggestion(tail, get_args(Tail))}")
+        self.problem, self.planner, self.schedule = problem, planner, schedule
+        self._tail, self._policy, self._feedback, self._seed = tail, policy, feedback, seed
+        self.ticks = Ticks()
+        self._prepared: tuple[Plan, Tensor] | None = None
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin new episodes: forget the plan, and draw the same random numbers again."""
+        self.plan: Plan | None = None
+        self._planned_at, self._rows = 0, np.zeros(0, dtype=np.intp)
+        self._generator = torch.Generator().manual_seed(self._seed)
+
+    def prepare(self, plan: Plan, states: Tensor) -> None:
+        """Let episodes begin with the plan made for the nearest of ``states``, [B, nx].
+
+        One that begins exactly there follows it as it is; elsewhere the first plan goes on from it.
+        """
+        self._prepared = plan, states
+
+    def act(
+        self,
+        states: Array,
+        t: int,
+        contexts: Array | None = None,
+        running: NDArray[np.bool_] | None = None,
+    ) -> Array:
+        """Return actions for measured states.
+
+        Args:
+            states: [B, nx].
+            t: index of the step in the episodes.
+            contexts: [B, n]; None: there are none.
+            running: which rows still matter, [B]; the others get the action nearest to zero.
+
+        Returns:
+            [B, nu].
+
+        Raises:
+            DivergenceError: if even a plan begun from rest diverges.
+        """
+        state = torch.from_numpy(np.array(states, dtype=np.float64))
+        rows = np.arange(len(state)) if running is None else np.flatnonzero(running)
+        if not 0 <= t - self._planned_at <= self.problem.horizon:  # other episodes, perhaps
+            self.plan = None
+        if self.plan is not None and not np.array_equal(rows, self._rows):
+            self._select(rows)
+        self._rows = rows
+        actions = self.problem.still(len(state))[0]
+        if len(rows):
+            context = None
+            if contexts is not None and contexts.shape[1]:
+                context = torch.from_numpy(np.array(contexts, dtype=np.float64))[rows]
+            actions[rows] = self._act(state[rows], t, context)
+        return actions.numpy()
+
+    def measured(self) -> dict[str, float]:
+        """Return what planning has cost; see :class:`Ticks`."""
+        return self.ticks.measured()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything the next action depends on, but what it was made of."""
+        plan = None
+        if self.plan is not None:
+            plan = {**self.plan._asdict(), "memory": dict(self.plan.memory)}
+        return {
+            "plan": plan,
+            "planned_at": self._planned_at,
+            "rows": torch.from_numpy(self._rows),
+            "generator": self._generator.get_state(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what :meth:`state_dict` returned."""
+        self.plan = None if state["plan"] is None else Plan(**state["plan"])
+        self._planned_at, self._rows = int(state["planned_at"]), state["rows"].numpy()
+        self._generator.set_state(state["generator"])
+
+    def _select(self, rows: NDArray[np.intp]) -> None:
+        """Keep the plans of these episodes; forget them if there are none for one of these."""
+        kept = np.flatnonzero(np.isin(self._rows, rows))
+        if self.plan is None or len(kept) != len(rows):
+            self.plan = None
+        else:
+            self.plan = self.plan.rows(torch.from_numpy(kept))
+
+    def _act(self, state: Tensor, t: int, context: Tensor | None) -> Tensor:
+        problem = self.problem.at(t, context)
+        if self.plan is None or t - self._planned_at >= self.schedule.every:
+            self._replan(problem, state, t)
+        plan = self.plan
+        if plan is None:
+            raise ArgumentError(
+                f"a planner must return a plan, {type(self.planner).__name__} did not"
+            )
+        k = t - self._planned_at
+        action = plan.actions[k]
+        if self._feedback and plan.gains is not None:
+            deviation = problem.model.difference(plan.states[k], state)
+            action = action + (plan.gains[k] @ deviation[:, :, None])[:, :, 0]
+        return problem.clip(action)
+
+    def _replan(self, problem: Problem, state: Tensor, t: int) -> None:
+        began = time.perf_counter()
+        if self.plan is None:
+            prepared = self._nearest(state)
+            if prepared is not None and torch.equal(prepared.states[0], state):
+                self.plan, self._planned_at = prepared, t
+                return
+            start = self._first(problem, state) if prepared is None else prepared.actions
+            memory, iterations = NOTHING, self.schedule.first
+        else:
+            shifted = self.plan.shifted(t - self._planned_at)
+            start, memory = self._extended(problem, shifted, state, t - self._planned_at)
+            iterations = self.schedule.iterations
+        for attempt in (start, problem.still(len(state))):
+            try:
+                self.plan = self.planner.plan(
+                    problem,
+                    state,
+                    attempt,
+                    generator=self._generator,
+                    memory=memory,
+                    iterations=iterations,
+                    seconds=self.schedule.seconds,
+                )
+                break
+            except DivergenceError:
+                if attempt is not start:
+                    raise
+                memory, self.ticks.restarts = NOTHING, self.ticks.restarts + 1
+        self._planned_at = t
+        self.ticks.note(time.perf_counter() - began, self.schedule.seconds)
+
+    def _nearest(self, state: Tensor) -> Plan | None:
+        if self._prepared is None:
+            return None
+        plan, states = self._prepared
+        return plan.rows(torch.cdist(state, states).argmin(1))
+
+    def _first(self, problem: Problem, state: Tensor) -> Tensor:
+        """Return where the first plan of an episode begins."""
+        if self._policy is None:
+            return problem.still(len(state))
+        return problem.follow(self._policy, state, problem.horizon)
+
+    def _extended(
+        self, problem: Problem, shifted: Plan, state: Tensor, elapsed: int
+    ) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """Return the actions of a shifted plan with its tail filled, and its memory."""
+        actions = shifted.actions
+        if self._tail == "rest":
+            actions = torch.cat([actions[:-elapsed], problem.still(len(state))[:elapsed]])
+        if self._policy is not None:
+            kept = actions[:-elapsed]
+            last = problem.model.rollout(state, kept, problem.scene)[-1]
+            if last.isfinite().all():
+                later = problem.at(problem.scene.start + len(kept), problem.scene.context)
+                actions = torch.cat([kept, later.follow(self._policy, last, elapsed)])
+        return actions, shifted.memory

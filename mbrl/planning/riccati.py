@@ -1,0 +1,137 @@
+"""The backward pass of iLQR: Riccati's recursion with bounds on the controls."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mbrl.planning.box_qp import box_qp
+from mbrl.types import Array
+
+
+class LocalModel(NamedTuple):
+    """Linear dynamics and quadratic costs along B trajectories of T steps, in tangent space."""
+
+    a: Array  # (T, B, ndx, ndx)
+    b: Array  # (T, B, ndx, nu)
+    x: Array  # (T, B, ndx)
+    u: Array  # (T, B, nu)
+    xx: Array  # (T, B, ndx, ndx)
+    ux: Array  # (T, B, nu, ndx)
+    uu: Array  # (T, B, nu, nu)
+    final_x: Array  # (B, ndx)
+    final_xx: Array  # (B, ndx, ndx)
+
+    def rows(self, rows: NDArray[np.bool_]) -> LocalModel:
+        """Return those of some rows of the batch."""
+        steps, final = self[:-2], self[-2:]
+        return LocalModel(*(part[:, rows] for part in steps), *(part[rows] for part in final))
+
+
+class BackwardPass(NamedTuple):
+    r"""A policy :math:`du_t = \alpha k_t + K_t dx_t`, and what it promises.
+
+    A step of length alpha promises the decrease :math:`-\alpha d_1 - \tfrac12 \alpha^2 d_2`.
+    """
+
+    k: Array  # (T, B, nu)
+    gains: Array  # (T, B, nu, ndx)
+    linear: Array  # d1, (B)
+    quadratic: Array  # d2, (B)
+    good: NDArray[np.bool_]  # (B): whether every Q_uu was positive definite; else all is zero
+
+
+def backward_pass(
+    local: LocalModel,
+    low: Array,
+    high: Array,
+    regularization: Array,
+    start: Array,
+    *,
+    of_state: bool = False,
+) -> BackwardPass:
+    r"""Solve the local problem backward in time.
+
+    .. math:: Q_x = \ell_x + A^\top V_x, \quad Q_u = \ell_u + B^\top V_x, \quad
+              Q_{uu} = \ell_{uu} + B^\top V_{xx} B, \quad Q_{ux} = \ell_{ux} + B^\top V_{xx} A
+
+    k minimises :math:`\tfrac12 k^\top \tilde Q_{uu} k + Q_u^\top k` within the bounds, and
+    :math:`K = -\tilde Q_{uu}^{-1} \tilde Q_{ux}` on the entries that no bound holds, zero on the
+    others (Tassa, Mansard & Todorov 2014, sections II and III). The tilde adds mu I to Q_uu, or to
+    V_xx in both Q_uu and Q_ux (Tassa, Erez & Todorov 2012, section II-F): then it is deviations of
+    the next state that cost, not of the control. The value's update has no tilde:
+
+    .. math:: V_x = Q_x + K^\top (Q_{uu} k + Q_u) + Q_{ux}^\top k, \quad
+              V_{xx} = Q_{xx} + K^\top Q_{uu} K + Q_{ux}^\top K + K^\top Q_{ux}
+
+    Args:
+        local: the local problem.
+        low: lower bounds of du, [T, B, nu].
+        high: upper bounds of du, [T, B, nu].
+        regularization: mu, [B].
+        start: guesses of k, [T, B, nu].
+        of_state: whether mu is added to V_xx.
+    """
+    steps, batch, nu = local.u.shape
+    ndx = local.x.shape[2]
+    k, gains = np.zeros((steps, batch, nu)), np.zeros((steps, batch, nu, ndx))
+    linear, quadratic = np.zeros(batch), np.zeros(batch)
+    good = np.ones(batch, dtype=bool)
+    value_x: Array = local.final_x[:, :, None]
+    value_xx: Array = local.final_xx
+    mu = regularization[:, None, None]
+    mu_u, mu_x = mu * np.eye(nu), mu * np.eye(ndx)
+    for t in range(steps - 1, -1, -1):
+        a, b = local.a[t], local.b[t]
+        at, bt = a.swapaxes(1, 2), b.swapaxes(1, 2)
+        va, vb = value_xx @ a, value_xx @ b
+        q_x, q_u = local.x[t, :, :, None] + at @ value_x, local.u[t, :, :, None] + bt @ value_x
+        q_xx, q_ux, q_uu = local.xx[t] + at @ va, local.ux[t] + bt @ va, local.uu[t] + bt @ vb
+        if of_state:
+            tilde_uu, tilde_ux = q_uu + bt @ (mu_x @ b), q_ux + bt @ (mu_x @ a)
+        else:
+            tilde_uu, tilde_ux = q_uu + mu_u, q_ux
+        tilde_uu = 0.5 * (tilde_uu + tilde_uu.swapaxes(1, 2))
+        good &= _positive_definite(tilde_uu)
+        if not good.any():
+            break
+        if not good.all():
+            tilde_uu = np.where(good[:, None, None], tilde_uu, np.eye(nu))
+        solution = box_qp(tilde_uu, q_u[:, :, 0], low[t], high[t], start[t])
+        good &= solution.solved
+        feedback = _gains(tilde_uu, tilde_ux, solution.free)
+        step = solution.d[:, :, None]
+        k[t], gains[t] = solution.d, feedback
+        curved = q_uu @ step
+        linear += (step * q_u).sum(axis=(1, 2))
+        quadratic += (step * curved).sum(axis=(1, 2))
+        kt = feedback.swapaxes(1, 2)
+        value_x = q_x + kt @ (curved + q_u) + q_ux.swapaxes(1, 2) @ step
+        cross = kt @ q_ux
+        value_xx = q_xx + kt @ (q_uu @ feedback) + cross + cross.swapaxes(1, 2)
+        value_xx = 0.5 * (value_xx + value_xx.swapaxes(1, 2))
+    for part in (k, gains):
+        part[:, ~good] = 0.0
+    return BackwardPass(k, gains, linear, quadratic, good)
+
+
+def _gains(h: Array, cross: Array, free: NDArray[np.bool_]) -> Array:
+    """Return -H^{-1} C on the free entries, zero on the others: [B, nu, ndx]."""
+    if not free.all():
+        both = free[:, :, None] & free[:, None, :]
+        h = np.where(both, h, np.eye(h.shape[1]))
+        cross = np.where(free[:, :, None], cross, 0.0)
+    return -np.asarray(np.linalg.solve(h, cross), dtype=np.float64)
+
+
+def _positive_definite(h: Array) -> NDArray[np.bool_]:
+    """Whether matrices [B, n, n] are finite and have a Cholesky factor."""
+    try:
+        np.linalg.cholesky(h)
+        return np.asarray(np.isfinite(h).all(axis=(1, 2)))
+    except np.linalg.LinAlgError:
+        if len(h) == 1:
+            return np.zeros(1, dtype=bool)
+        return np.concatenate([_positive_definite(row[None]) for row in h])

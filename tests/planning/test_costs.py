@@ -1,0 +1,170 @@
+"""Quadratic models of rewards and values, against differences along the manifold."""
+
+import mujoco
+import pytest
+import torch
+
+import mbrl
+from mbrl.errors import ArgumentError
+from mbrl.physics import Simulator
+from mbrl.planning import ILQR, Problem, RewardCost, Scene, SimulatorModel, ValueTerminal, model_of
+from mbrl.planning.costs import Points, convex
+from tests.planning.test_model import FREE
+
+
+def normal(seed, *shape):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+class Curved:
+    """A task in name only: a convex reward of (x, u, x') with mixed terms, on quaternions."""
+
+    name, uses_time, context_size = "curved", False, 0
+
+    def __init__(self, spec, nu):
+        nx = spec.nx
+        # Quaternions are drawn to a far centre ahead of them: the sphere bends the cost upward.
+        self.center = torch.zeros(2 * nx + nu, dtype=torch.float64)
+        self.center[torch.from_numpy(spec.quaternion_x[:, 0])] = 12.0
+        self.center[nx + nu + torch.from_numpy(spec.quaternion_x[:, 0])] = 12.0
+        root = normal(0, 2 * nx + nu, 2 * nx + nu) / (2 * nx) ** 0.5
+        self.matrix = root @ root.T + 2.0 * torch.eye(2 * nx + nu).double()
+
+    def reward(self, x, u, y, *, t=0, context=None):
+        z = torch.cat([x, u, y], dim=1) - self.center
+        return -0.5 * ((z @ self.matrix) * z).sum(-1)
+
+    def terminated(self, y, *, t=0, context=None):
+        return torch.zeros(len(y), dtype=torch.bool)
+
+
+@pytest.fixture(scope="module")
+def setting():
+    simulator = Simulator(mujoco.MjModel.from_xml_string(FREE), threads=1)
+    spec = simulator.spec
+    at_rest = torch.cat([torch.from_numpy(simulator.model.qpos0), torch.zeros(spec.nv).double()])
+    x = torch.from_numpy(spec.retract(at_rest.numpy(), 0.3 * normal(1, 2, spec.ndx).numpy()))
+    model = SimulatorModel(simulator)
+    actions = normal(2, 3, 2, 2)
+    return model, spec, model.rollout(x, actions, Scene()), actions
+
+
+def test_reward_expansion_is_the_derivative_along_linear_dynamics(setting):
+    """c(x (+) dx, u + du, y (+) (A dx + B du)): that is what iLQR expands."""
+    model, spec, states, actions = setting
+    cost = RewardCost(Curved(spec, 2))
+    points = Points.along(states, actions, Scene())
+    a, b = (m.flatten(0, 1) for m in model.linearize(states[:-1], actions, Scene()))
+    found = cost.quadratic(points, a, b, model)
+    above, below = [found.xx, found.ux.mT], [found.ux, found.uu]
+    joint = torch.cat([torch.cat(above, dim=2), torch.cat(below, dim=2)], dim=1)
+
+    def value(direction):
+        dx, du = direction[: spec.ndx], direction[spec.ndx :]
+        dy = (a @ dx + b @ du).numpy()
+        return cost(
+            points._replace(
+                state=torch.from_numpy(spec.retract(points.state.numpy(), dx.numpy())),
+                action=points.action + du,
+                next_state=torch.from_numpy(spec.retract(points.next_state.numpy(), dy)),
+            )
+        )
+
+    eps, here = 1e-4, value(torch.zeros(spec.ndx + 2).double())
+    for seed in range(12):
+        d = normal(10 + seed, spec.ndx + 2)
+        ahead, behind = value(eps * d), value(-eps * d)
+        slope = found.x @ d[: spec.ndx] + found.u @ d[spec.ndx :]
+        torch.testing.assert_close(slope, (ahead - behind) / (2 * eps), rtol=1e-6, atol=1e-6)
+        curve = (joint @ d) @ d
+        expected = (ahead - 2 * here + behind) / eps**2
+        torch.testing.assert_close(curve, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_hessian_of_a_stock_reward_is_its_control_cost():
+    task = mbrl.make_task("HalfCheetah-v5", threads=1)
+    model = model_of(task)
+    x, u = task.reset(2, torch.Generator().manual_seed(0)), normal(3, 4, 2, 6)
+    states = model.rollout(x, u, Scene())
+    a, b = (m.flatten(0, 1) for m in model.linearize(states[:-1], u, Scene()))
+    found = RewardCost(task).quadratic(Points.along(states, u, Scene()), a, b, model)
+    torch.testing.assert_close(found.uu, (0.2 * torch.eye(6).double()).expand(8, -1, -1))
+    assert not found.xx.any()
+    # d(-dx/dt)/du of the forward position, and the control cost.
+    expected = -b[:, 0] / task.simulator.dt + 0.2 * u.flatten(0, 1)
+    torch.testing.assert_close(found.u, expected)
+
+
+def test_nothing_is_earned_after_the_end():
+    task = mbrl.make_task("Hopper-v5", threads=1)
+    problem = Problem(model_of(task), RewardCost(task), task.action_low, task.action_high, 60)
+    on = Problem(
+        model_of(task), RewardCost(task, until_termination=False), problem.low, problem.high, 60
+    )
+    x = task.reset(3, torch.Generator().manual_seed(0))
+    u = normal(4, 60, 3, 3).clamp(-1, 1)
+    states, costs = problem.rollout(x, u[:, None])
+    _, without_end = on.rollout(x, u[:, None])
+    for row in range(3):
+        total, ended = 0.0, False
+        for t in range(60):
+            step = states[t, :, row], u[t, row : row + 1], states[t + 1, :, row]
+            if not ended:
+                total -= float(task.reward(*step))
+            ended |= bool(task.terminated(step[2]))
+        assert ended
+        assert float(costs[0, row]) == pytest.approx(total)
+    assert (without_end - costs).abs().min() > 1
+
+
+def test_gradient_of_a_problem_is_the_slope_of_its_cost():
+    task = mbrl.make_task("HalfCheetah-v5", threads=1)
+    value = ValueTerminal(lambda x: -(x[:, 0] - 3).square() - x[:, 9:].square().sum(-1))
+    problem = Problem(model_of(task), RewardCost(task), task.action_low, task.action_high, 6, value)
+    x, u = task.reset(2, torch.Generator().manual_seed(1)), 0.2 * normal(5, 6, 2, 6)
+    states, _ = problem.rollout(x, u[:, None])
+    gradient, direction, eps = problem.gradient(states[:, 0], u), normal(6, 6, 2, 6), 1e-5
+    pair = torch.stack([u + eps * direction, u - eps * direction], dim=1)
+    ahead, behind = problem.rollout(x, pair)[1]
+    slope = (gradient * direction).sum((0, 2))
+    torch.testing.assert_close(slope, (ahead - behind) / (2 * eps), rtol=1e-5, atol=1e-6)
+
+
+def test_terminal_value_on_the_manifold(setting):
+    model, spec, states, _ = setting
+    target = normal(7, spec.nx)
+    cost = ValueTerminal(lambda x: -0.5 * (x - target).square().sum(-1) - x[:, 0].cos())
+    x = states[-1]
+    gradient, hessian = cost.quadratic(x, Scene(), 1, model)
+    eps = 1e-4
+
+    def value(d):
+        return cost(torch.from_numpy(spec.retract(x.numpy(), d.numpy())), Scene(), 1)
+
+    bent = []
+    for seed in range(8):
+        d = normal(30 + seed, spec.ndx)
+        ahead, here, behind = value(eps * d), value(0 * d), value(-eps * d)
+        torch.testing.assert_close(gradient @ d, (ahead - behind) / (2 * eps), rtol=1e-6, atol=1e-6)
+        bent.append(((hessian @ d) @ d - (ahead - 2 * here + behind) / eps**2).min())
+    # Convex: at least the true curvature, which may be negative.
+    assert min(bent) > -1e-4
+    assert torch.linalg.eigvalsh(hessian).min() > -1e-10
+
+
+def test_convex_clips_eigenvalues():
+    root = torch.linalg.qr(normal(8, 5, 6, 6)).Q
+    values = torch.tensor([-2.0, -0.5, 0.0, 1e-9, 1.0, 3.0]).double()
+    matrices = root @ torch.diag_embed(values.expand(5, -1)) @ root.mT
+    expected = root @ torch.diag_embed(values.clamp(min=0).expand(5, -1)) @ root.mT
+    torch.testing.assert_close(convex(matrices), expected, rtol=0, atol=1e-12)
+    definite = root @ torch.diag_embed((values.abs() + 0.1).expand(5, -1)) @ root.mT
+    torch.testing.assert_close(convex(definite), definite, rtol=0, atol=1e-14)
+
+
+def test_a_reward_without_second_derivatives_is_refused_by_name():
+    task = mbrl.make_task("Ant-v5", threads=1)
+    problem = Problem(model_of(task), RewardCost(task), task.action_low, task.action_high, 2)
+    x = task.reset(1, torch.Generator().manual_seed(0))
+    with pytest.raises(ArgumentError, match="Ant-v5: its reward has no second derivatives"):
+        ILQR().plan(problem, x)

@@ -1,0 +1,212 @@
+"""MPC against closed forms, and against the plans it is made of."""
+
+import numpy as np
+import pytest
+import torch
+
+from mbrl.errors import ArgumentError
+from mbrl.planning import ILQR, Plan, Planner, RecedingHorizon, Schedule, Search
+from tests.planning.lq import problem_of, random_weights, riccati
+from tests.planning.pendulum import HANGING, pendulum
+
+
+def normal(seed, *shape):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def run(policy, model, x, steps):
+    """Return states and actions [steps, B, ...] of the policy in the model itself."""
+    states, actions = [x], []
+    for t in range(steps):
+        u = torch.from_numpy(policy.act(states[-1].numpy(), t))
+        actions.append(u)
+        states.append(model.rollout(states[-1], u[None], policy.problem.scene)[-1])
+    return torch.stack(states), torch.stack(actions)
+
+
+def test_on_a_linear_quadratic_problem_it_is_riccatis_first_gain():
+    w, horizon = random_weights(1, 4, 2), 15
+    problem, x0 = problem_of(w, horizon), normal(1, 3, 4)
+    policy = RecedingHorizon(problem, ILQR(), schedule=Schedule(first=1))
+    states, actions = run(policy, problem.model, x0, 10)
+    first = riccati(w, horizon)[0][0]
+    torch.testing.assert_close(actions, states[:-1] @ first.T, rtol=1e-8, atol=1e-9)
+
+
+def test_between_plans_the_gains_answer_to_what_is_measured():
+    w, horizon = random_weights(2, 3, 1), 12
+    problem, x0 = problem_of(w, horizon), normal(2, 2, 3)
+    policy = RecedingHorizon(problem, ILQR(), schedule=Schedule(every=5, first=1))
+    disturbed = x0
+    gains = riccati(w, horizon)[0]
+    for t in range(10):
+        u = policy.act(disturbed.numpy(), t)
+        expected = disturbed @ gains[t % 5].T  # optimal feedback, wherever the state is
+        np.testing.assert_allclose(u, expected.numpy(), rtol=1e-7, atol=1e-8)
+        noise = 0.3 * normal(10 + t, 2, 3)
+        disturbed = disturbed @ w.a.T + torch.from_numpy(u) @ w.b.T + noise
+    assert policy.measured()["plans"] == 2
+    blind = RecedingHorizon(problem, ILQR(), schedule=Schedule(every=5), feedback=False)
+    open_loop = [blind.act(x.numpy(), t) for t, x in enumerate((x0, x0 + 1))]
+    np.testing.assert_array_equal(open_loop[1], blind.plan.actions[1].numpy())
+
+
+def test_swings_the_pendulum_up_and_holds_it():
+    problem = pendulum(50)
+    policy = RecedingHorizon(problem, ILQR(iterations=50), schedule=Schedule(iterations=2))
+    x = HANGING.clone()
+    x[0, 0] -= 0.05  # exactly hanging is stationary
+    states, actions = run(policy, problem.model, x, 200)
+    assert (states[-20:, :, 0].cos() > 0.99).all()
+    assert actions.abs().max() <= 2.0
+
+
+def test_same_measurements_same_actions_bit_for_bit():
+    problem = pendulum(30)
+
+    def actions():
+        policy = RecedingHorizon(problem, ILQR(iterations=5))
+        return run(policy, problem.model, HANGING, 5)[1]
+
+    assert torch.equal(actions(), actions())
+
+
+def test_reset_begins_anew():
+    problem = pendulum(30)
+    policy = RecedingHorizon(problem, ILQR(iterations=5))
+    once = run(policy, problem.model, HANGING, 4)[1]
+    policy.reset()
+    assert torch.equal(run(policy, problem.model, HANGING, 4)[1], once)
+
+
+def test_goes_on_bit_for_bit_from_its_state():
+    problem = pendulum(30)
+    policy = RecedingHorizon(problem, ILQR(iterations=5), schedule=Schedule(every=3))
+    states, _ = run(policy, problem.model, HANGING, 5)
+    twin = RecedingHorizon(problem, ILQR(iterations=5), schedule=Schedule(every=3))
+    twin.load_state_dict(policy.state_dict())
+    x = states[-1].numpy()
+    np.testing.assert_array_equal(policy.act(x, 5), twin.act(x, 5))
+    np.testing.assert_array_equal(policy.act(x + 0.1, 6), twin.act(x + 0.1, 6))
+
+
+def test_rows_that_ended_are_left_out():
+    problem = pendulum(30)
+    both = RecedingHorizon(problem, ILQR(iterations=5))
+    x = HANGING.numpy()
+    both.act(x, 0)
+    action = both.act(x, 1, running=np.array([True, False, True]))
+    assert action[1] == 0.0
+    alone = RecedingHorizon(problem, ILQR(iterations=5))
+    alone.act(x[[0, 2]], 0)
+    np.testing.assert_allclose(alone.act(x[[0, 2]], 1), action[[0, 2]], atol=1e-9)
+    assert both.plan.actions.shape == (30, 2, 1)
+
+
+class Noted(Planner):
+    """Plans nothing, and notes what it is asked."""
+
+    iterations = 7
+
+    def __init__(self):
+        self.asked = []
+
+    def begin(self, problem, state, actions, generator, memory=()):
+        planner = self
+
+        class Still(Search):
+            def iterate(self):
+                planner.asked[-1]["iterations"] += 1
+
+            @property
+            def plan(self):
+                memory = {"elites": actions[:, None].repeat(1, 4, 1, 1)}
+                states = problem.model.rollout(state, actions, problem.scene)
+                return Plan(actions, states, problem.costs(states, actions), None, memory)
+
+        self.asked.append(
+            {"actions": actions, "memory": memory, "iterations": 0, "start": problem.scene.start}
+        )
+        return Still(problem, state)
+
+
+def begun_with(plan, planner, **options):
+    """The second plan, after the first one was ``plan``."""
+    problem = pendulum(6)
+    policy = RecedingHorizon(problem, planner, schedule=Schedule(every=2, iterations=3), **options)
+    policy.prepare(Plan(plan, torch.zeros(7, 1, 2).double(), torch.zeros(1).double()), HANGING[:1])
+    for t in range(3):
+        policy.act(HANGING[:1].numpy(), t)
+    return planner.asked
+
+
+RAMP = torch.arange(6, dtype=torch.float64)[:, None, None] / 10
+
+
+def test_plans_are_shifted_by_the_time_that_passed():
+    first, second = begun_with(RAMP, Noted())
+    assert torch.equal(first["actions"], RAMP)
+    assert second["actions"][:, 0, 0].tolist() == [0.2, 0.3, 0.4, 0.5, 0.5, 0.5]
+    elites = second["memory"]["elites"]
+    assert torch.equal(elites, second["actions"][:, None].repeat(1, 4, 1, 1))
+    assert (first["iterations"], second["iterations"]) == (7, 3)
+    assert (first["start"], second["start"]) == (0, 2)
+
+
+def test_the_tail_may_rest_or_be_a_policys():
+    second = begun_with(RAMP, Noted(), tail="rest")[1]
+    assert second["actions"][:, 0, 0].tolist() == [0.2, 0.3, 0.4, 0.5, 0.0, 0.0]
+    seen = []
+
+    def policy(states, t, context):
+        seen.append((t, states))
+        return torch.full((len(states), 1), 0.01 * t).double()
+
+    second = begun_with(RAMP, Noted(), policy=policy)[1]
+    torch.testing.assert_close(
+        second["actions"][:, 0, 0], torch.tensor([0.2, 0.3, 0.4, 0.5, 0.06, 0.07]).double()
+    )
+    assert [t for t, _ in seen] == [6, 7]
+    problem = pendulum(6)
+    end = problem.model.rollout(HANGING[:1], RAMP[2:], problem.scene)[-1]
+    torch.testing.assert_close(seen[0][1], end)
+
+
+def test_a_prepared_plan_is_followed_where_it_was_made_for():
+    problem = pendulum(20)
+    plan = ILQR(iterations=5).plan(problem, HANGING, torch.full((20, 3, 1), 0.1).double())
+    planner = Noted()
+    policy = RecedingHorizon(problem, planner, schedule=Schedule(every=20), feedback=False)
+    policy.prepare(plan, HANGING)
+    order = [2, 0, 0, 1]
+    _, actions = run(policy, problem.model, HANGING[order], 20)
+    assert torch.equal(actions, plan.actions[:, order])
+    assert planner.asked == []
+    policy.act(HANGING[order].numpy(), 20)
+    assert len(planner.asked) == 1
+
+
+def test_a_deadline_ends_planning():
+    problem = pendulum(50)
+    endless = ILQR(iterations=10**9, tolerance=0.0)
+    policy = RecedingHorizon(problem, endless, schedule=Schedule(iterations=10**9, seconds=0.05))
+    policy.act(HANGING.numpy(), 0)
+    policy.act(HANGING.numpy(), 1)
+    found = policy.measured()
+    assert found["plans"] == 2
+    assert 0 < found["planning_hz"] <= 1 / 0.05
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"schedule": Schedule(every=0)}, "every must be at least 1, got 0"),
+        ({"schedule": Schedule(every=31)}, "every must not exceed the horizon 30, got 31"),
+        ({"schedule": Schedule(iterations=0)}, "iterations must be at least 1, got 0"),
+        ({"schedule": Schedule(seconds=0.0)}, "seconds must be positive or null, got 0.0"),
+        ({"tail": "hodl"}, "did you mean 'hold'"),
+    ],
+)
+def test_bad_options(options, message):
+    with pytest.raises(ArgumentError, match=message):
+        RecedingHorizon(pendulum(30), ILQR(), **options)
