@@ -9,7 +9,13 @@ from mbrl.ops import MujocoDynamics, MujocoRollout, ParametricDynamics
 from mbrl.physics import ModelParameters, Simulator
 from mbrl.registry import ALGORITHMS, NODES, PLANNERS, POLICIES, TASKS
 from mbrl.runner import load_policy, run
-from mbrl.tasks import make_task, register_reaching, register_smooth, register_tracking
+from mbrl.tasks import (
+    make_task,
+    register_reaching,
+    register_residual,
+    register_smooth,
+    register_tracking,
+)
 
 __all__ = [
     "MbrlError",
@@ -45,3 +51,4 @@ register_algorithm("policy_gradient")(PolicyGradient)
 register_smooth()
 register_reaching()
 register_tracking()
+register_residual()

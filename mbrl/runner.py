@@ -153,6 +153,9 @@ def _made(key: str, name: str, arguments: Mapping[str, Any]) -> Task:
     try:
         return make_task(name, **arguments)
     except (ArgumentError, ConfigError, ModelError, TaskError) as error:
+        text = str(error)
+        if text.startswith("task_args."):  # the task names a key of its own arguments
+            raise type(error)(f"eval_{text}" if key.startswith("eval_") else text) from error
         raise type(error)(f"{key}: {error}") from error
 
 
@@ -393,7 +396,8 @@ class _Run:
         return evaluate(self._eval_task, act, episodes=episodes, seed=seed)
 
     def _summary(self, evaluation: Evaluation) -> dict[str, Any]:
-        returns = evaluation.returns
+        returns, successes = evaluation.returns, evaluation.successes
+        rate = {} if successes is None else {"eval_success_rate": float(successes.mean())}
         return {
             "algorithm": self._kind,
             "task": self._task.name,
@@ -407,6 +411,7 @@ class _Run:
             "eval_return_std": float(returns.std()),
             "eval_episodes": len(returns),
             "eval_length_mean": float(evaluation.lengths.mean()),
+            **rate,
             "versions": versions(),
         }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -117,7 +118,7 @@ class Sensing:
         sizes = [probe.size(model) for probe in probes]
         ends = np.cumsum([0, *sizes])
         self.size = int(ends[-1])
-        self.parts = [slice(int(a), int(b)) for a, b in zip(ends[:-1], ends[1:], strict=True)]
+        self.parts = [slice(int(a), int(b)) for a, b in itertools.pairwise(ends)]
         dynamic = [probe.needs_dynamics(model) for probe in probes]
         self._static = [p for p, needs in zip(probes, dynamic, strict=True) if not needs]
         self._dynamic = [p for p, needs in zip(probes, dynamic, strict=True) if needs]
@@ -161,9 +162,7 @@ class Sensing:
             if self._native is None:
                 values = self._values(state, ctrl)
                 if self._static:
-                    c[:, ~self._moved] = self._differences(
-                        state, ctrl, eps=_EPS, centered=True
-                    ).A
+                    c[:, ~self._moved] = self._differences(state, ctrl, eps=_EPS, centered=True).A
             else:
                 values = np.empty(shape)
                 values[:, ~self._moved], c[:, ~self._moved] = self._sense(state, ctrl, True)

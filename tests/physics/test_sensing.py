@@ -136,10 +136,20 @@ def measured(probe):
     return read
 
 
+def all_of(probes):
+    readers = [measured(probe) for probe in probes]
+    return lambda model, data: np.concatenate([read(model, data) for read in readers])
+
+
 def every_probe(model):
     kinds = ("POS", "XAXIS", "YAXIS", "ZAXIS", "LINVEL", "ANGVEL")
     probes = []
-    for name, count in (("BODY", "nbody"), ("XBODY", "nbody"), ("GEOM", "ngeom"), ("SITE", "nsite")):
+    for name, count in (
+        ("BODY", "nbody"),
+        ("XBODY", "nbody"),
+        ("GEOM", "ngeom"),
+        ("SITE", "nsite"),
+    ):
         of = int(getattr(OBJECT, f"mjOBJ_{name}"))
         for kind in kinds:
             sensor = int(getattr(SENSOR, f"mjSENS_FRAME{kind}"))
@@ -169,8 +179,7 @@ def test_probes_of_frames_and_subtrees(name, serial, monkeypatch):
             np.testing.assert_allclose(
                 values[i, part], forward(model, x, u, read), rtol=1e-12, atol=1e-12
             )
-        both = [measured(probe) for probe in probes]
-        wanted = slopes(model, x, u, lambda m, d: np.concatenate([read(m, d) for read in both]))
+        wanted = slopes(model, x, u, all_of(probes))
         assert worst(c[i], wanted[:, : c.shape[2]]) < 2e-8
 
 
