@@ -11,7 +11,13 @@ from mbrl.physics import ModelParameters, Simulator
 from mbrl.planning import ILQR, RandomShooting
 from mbrl.registry import ALGORITHMS, NODES, PLANNERS, POLICIES, TASKS
 from mbrl.runner import run
-from mbrl.tasks import make_task, register_reaching, register_smooth, register_tracking
+from mbrl.tasks import (
+    make_task,
+    register_reaching,
+    register_residual,
+    register_smooth,
+    register_tracking,
+)
 
 __all__ = [
     "MbrlError",
@@ -51,3 +57,4 @@ register_algorithm("mpc")(ModelPredictiveControl)
 register_smooth()
 register_reaching()
 register_tracking()
+register_residual()

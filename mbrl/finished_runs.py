@@ -150,6 +150,9 @@ def _made(key: str, name: str, arguments: Mapping[str, Any]) -> Task:
     try:
         return make_task(name, **arguments)
     except (ArgumentError, ConfigError, ModelError, TaskError) as error:
+        text = str(error)
+        if text.startswith("task_args."):  # the task names a key of its own arguments
+            raise type(error)(f"eval_{text}" if key.startswith("eval_") else text) from error
         raise type(error)(f"{key}: {error}") from error
 
 

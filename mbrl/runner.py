@@ -286,7 +286,8 @@ class _Run:
         )
 
     def _summary(self, evaluation: Evaluation) -> dict[str, Any]:
-        returns = evaluation.returns
+        returns, successes = evaluation.returns, evaluation.successes
+        rate = {} if successes is None else {"eval_success_rate": float(successes.mean())}
         return {
             "algorithm": self._kind,
             "task": self._task.name,
@@ -300,16 +301,10 @@ class _Run:
             "eval_return_std": float(returns.std()),
             "eval_episodes": len(returns),
             "eval_length_mean": float(evaluation.lengths.mean()),
-            **_success(evaluation),
+            **rate,
             **getattr(self._actor, "measured", dict)(),
             "versions": versions(),
         }
-
-
-def _success(evaluation: Evaluation) -> dict[str, float]:
-    """Return the share of episodes that succeeded, where the task says what success is."""
-    found = evaluation.successes
-    return {} if found is None else {"eval_success_rate": float(found.mean())}
 
 
 def versions() -> dict[str, str]:

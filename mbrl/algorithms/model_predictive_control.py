@@ -49,6 +49,8 @@ class ModelPredictiveControl:
         tail: what fills the end of a shifted plan: hold or rest.
         policy: folder of a run whose policy fills it, and makes the first plan; null: none.
         feedback: whether the plan's gains answer to what is measured between two plans.
+        initial_sd: deviation of random actions that first plans begin with, relative to half their
+            range.
 
     Raises:
         ArgumentError: if a number is out of its range.
@@ -74,6 +76,7 @@ class ModelPredictiveControl:
         tail: Tail = "hold",
         policy: str | None = None,
         feedback: bool = True,
+        initial_sd: float = 0.0,
     ):
         if batch < 1:
             raise ArgumentError(f"algorithm.batch must be at least 1, got {batch}")
@@ -96,6 +99,7 @@ class ModelPredictiveControl:
             "tail": tail,
             "policy": guide(setting, policy, "algorithm.policy"),
             "feedback": feedback,
+            "initial_sd": initial_sd,
             "seed": int(torch.randint(2**31 - 1, (), generator=self._generator)),
         }
         self._planner = make_planner(planner, "algorithm.planner")

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
-
 from mbrl.algorithms.algorithm import Setting
 from mbrl.algorithms.planning import guide
 from mbrl.errors import ArgumentError
@@ -147,7 +145,5 @@ class TrajectoryOptimization:
         actions = problem.still(len(state))
         if self._guide is not None:
             actions = problem.follow(self._guide, state, problem.horizon)
-        if self._initial_sd:
-            noise = torch.randn(actions.shape, generator=self._generator, dtype=torch.float64)
-            actions = problem.clip(actions + self._initial_sd * problem.spread * noise)
+        actions = problem.perturbed(actions, self._initial_sd, self._generator)
         return self._planner.begin(problem, state, actions, self._generator)

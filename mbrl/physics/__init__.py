@@ -5,6 +5,7 @@ from mbrl.physics.engine import quiet
 from mbrl.physics.linearization import converge
 from mbrl.physics.parameters import ModelParameters
 from mbrl.physics.parametric import ParametricSimulator
+from mbrl.physics.sensing import Probe, Sensing
 from mbrl.physics.simulator import Simulator
 from mbrl.physics.smoothing import (
     SMOOTHINGS,
@@ -23,7 +24,9 @@ __all__ = [
     "ManifoldDifference",
     "ModelParameters",
     "ParametricSimulator",
+    "Probe",
     "RandomizedSmoothing",
+    "Sensing",
     "Simulator",
     "Smoothing",
     "SmoothingBias",

@@ -16,6 +16,7 @@ from mbrl.errors import ArgumentError, ModelError, NotFiniteError, suggestion
 from mbrl.physics.adjoint import Adjoint, adjoint
 from mbrl.physics.engine import SimulationPool, private_copy, thread_count
 from mbrl.physics.linearization import Linearizer, check_eps, converged
+from mbrl.physics.sensing import Probe, Sensing
 from mbrl.physics.sensors import SensorDifference
 from mbrl.physics.smoothing import Smoothing, smoothing_of
 from mbrl.physics.state import StateSpec
@@ -66,6 +67,7 @@ class Simulator:
         self._lock = threading.RLock()
         self._pools: dict[tuple[str, ...], SimulationPool] = {}
         self._sensors: SensorDifference | None = None
+        self._sensing: Sensing | None = None
         self._linearizer = Linearizer(self.model, self.spec, frame_skip, self.threads)
 
     def step(self, state: Array, ctrl: Array) -> Array:
@@ -324,6 +326,43 @@ class Simulator:
                 )
                 self._sensors.fallbacks = self._linearizer.fallbacks
             return self._sensors(state, ctrl)
+
+    def sensors(self, state: Array, ctrl: Array) -> Array:
+        """Return the sensor values [B, nsensordata] that ``mj_forward`` computes at a state.
+
+        Only the stages that the model's sensors need are run, see :class:`Sensing`.
+
+        Args:
+            state: [B, nx].
+            ctrl: [B, nu].
+
+        Raises:
+            ArgumentError: on a wrong shape or a number that is not finite.
+            ModelError: if the model has no sensors.
+            DivergenceError: naming the rows that MuJoCo cannot make sense of.
+        """
+        return self._all_sensors().values(*self.checked(state, ctrl))
+
+    def linearize_sensors_at(self, state: Array, ctrl: Array) -> SensorLinearization:
+        """Differentiate the sensor values of :meth:`sensors`: dy = C dx + D du.
+
+        Arguments and errors are those of :meth:`sensors`, C and D those of
+        :meth:`linearize_sensors`.
+        """
+        return self._all_sensors().linearize(*self.checked(state, ctrl))[1]
+
+    def sensing(self, probes: Sequence[Probe]) -> Sensing:
+        """Return measurements of the model, of more than it has sensors for."""
+        return Sensing(self.model, self.spec, probes, self.threads)
+
+    def _all_sensors(self) -> Sensing:
+        if not self.model.nsensordata:
+            raise ModelError("the model has no sensors; add a <sensor> section to it")
+        with self._lock:
+            if self._sensing is None:
+                every = range(self.model.nsensor)
+                self._sensing = self.sensing([Probe.sensor(self.model, i) for i in every])
+            return self._sensing
 
     def linearization_method(self, method: str = "auto") -> str:
         """Return what ``method`` stands for with this model; raises as :meth:`linearize` does."""

@@ -22,7 +22,7 @@ from mbrl.planning.model import model_of
 from mbrl.planning.planner import Planner
 from mbrl.planning.problem import Problem
 from mbrl.registry import PLANNERS
-from mbrl.tasks import Task
+from mbrl.tasks import ResidualCost, Task
 
 Chosen = Mapping[str, Any]
 PlannerChoice = Annotated[Chosen, Choice(PLANNERS)]
@@ -87,24 +87,21 @@ def make_problem(
 def _stage(task: Task, cost: Chosen | None, until_termination: bool, where: str) -> StageCost:
     if cost is not None:
         return ResidualStage(_residual_cost(task, cost, f"{where}.cost"))
-    if getattr(task, "residual_cost", None) is not None:
-        return ResidualStage(getattr(task, "residual_cost", None))
+    if task.residual_cost is not None:
+        return ResidualStage(task.residual_cost)
     return RewardCost(task, until_termination=until_termination)
 
 
 def _terminal(
     task: Task, terminal: Chosen | None, cost: Chosen | None, where: str
 ) -> TerminalCost | None:
-    found = getattr(task, "terminal_cost", None) if cost is None else None
+    found = task.terminal_cost if cost is None else None
     if terminal is not None:
         found = _residual_cost(task, terminal, f"{where}.terminal")
     return None if found is None else ResidualTerminal(found, task.action_size)
 
 
-def _residual_cost(task: Task, terms: Chosen, where: str) -> Any:
+def _residual_cost(task: Task, terms: Chosen, where: str) -> ResidualCost:
     if task.simulator is None:
         raise ArgumentError(f"{where}: residuals are of MuJoCo's quantities, {task.name} has none")
-    from mbrl.tasks import ResidualCost
-
-    with at_key(where, ResidualCost):
-        return ResidualCost(task.simulator, terms)
+    return ResidualCost(task.simulator, terms, where=where)

@@ -72,6 +72,13 @@ class Problem:
         """Return actions [..., nu] inside the bounds."""
         return torch.minimum(torch.maximum(actions, self.low), self.high)
 
+    def perturbed(self, actions: Tensor, sd: float, generator: torch.Generator) -> Tensor:
+        """Return actions [T, B, nu] with noise of deviation ``sd`` times :attr:`spread`."""
+        if sd == 0:
+            return actions
+        noise = torch.randn(actions.shape, generator=generator, dtype=torch.float64)
+        return self.clip(actions + sd * self.spread * noise)
+
     @property
     def spread(self) -> Tensor:
         """A scale of every action, [nu]: half of its range; 1 where that is infinite."""

@@ -79,6 +79,9 @@ class RecedingHorizon:
         tail: hold or rest.
         policy: fills the tail instead, and makes the first plan.
         feedback: whether gains are used, if the planner has any.
+        initial_sd: deviation of the noise on the actions that an episode's first plan begins with,
+            relative to ``problem.spread``. At rest may be a stationary point that no gradient
+            leaves, such as a pole that hangs.
         seed: of the planner's randomness in every episode.
 
     Attributes:
@@ -97,6 +100,7 @@ class RecedingHorizon:
         tail: Tail = "hold",
         policy: Policy | None = None,
         feedback: bool = True,
+        initial_sd: float = 0.0,
         seed: int = 0,
     ):
         for name, value in (("every", schedule.every), ("iterations", schedule.iterations)):
@@ -111,7 +115,10 @@ class RecedingHorizon:
         if tail not in get_args(Tail):
             raise ArgumentError(f"tail: unknown value {tail!r}; {suggestion(tail, get_args(Tail))}")
         self.problem, self.planner, self.schedule = problem, planner, schedule
+        if not initial_sd >= 0:
+            raise ArgumentError(f"initial_sd must not be negative, got {initial_sd}")
         self._tail, self._policy, self._feedback, self._seed = tail, policy, feedback, seed
+        self._initial_sd = initial_sd
         self.ticks = Ticks()
         self._prepared: tuple[Plan, Tensor] | None = None
         self.reset()
@@ -251,9 +258,10 @@ class RecedingHorizon:
 
     def _first(self, problem: Problem, state: Tensor) -> Tensor:
         """Return where the first plan of an episode begins."""
-        if self._policy is None:
-            return problem.still(len(state))
-        return problem.follow(self._policy, state, problem.horizon)
+        actions = problem.still(len(state))
+        if self._policy is not None:
+            actions = problem.follow(self._policy, state, problem.horizon)
+        return problem.perturbed(actions, self._initial_sd, self._generator)
 
     def _extended(
         self, problem: Problem, shifted: Plan, state: Tensor, elapsed: int

@@ -9,18 +9,23 @@ from mbrl.tasks.evaluation import Evaluation, evaluate
 from mbrl.tasks.formulas import declared
 from mbrl.tasks.gymnasium_task import GymnasiumTask
 from mbrl.tasks.reaching import register_reaching
+from mbrl.tasks.residual import Expansion, ResidualCost, Success, register_residual
 from mbrl.tasks.smooth import register_smooth
 from mbrl.tasks.task import Task
 from mbrl.tasks.tracking import register_tracking
 
 __all__ = [
     "Evaluation",
+    "Expansion",
     "GymnasiumTask",
+    "ResidualCost",
+    "Success",
     "Task",
     "declared",
     "evaluate",
     "make_task",
     "register_reaching",
+    "register_residual",
     "register_smooth",
     "register_tracking",
 ]

@@ -10,11 +10,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mbrl.errors import ArgumentError, TaskError, UnknownNameError, suggestion, users_code
+from mbrl.errors import (
+    ArgumentError,
+    MbrlError,
+    TaskError,
+    UnknownNameError,
+    suggestion,
+    users_code,
+)
 from mbrl.ops import FirstOrderOp, MujocoDynamics, batched
 from mbrl.physics import Simulator, quiet
 from mbrl.tasks.checks import Examiner, Formulas, Points
 from mbrl.tasks.own_step import EnvironmentStep, current_state
+from mbrl.tasks.residual.environment import ResidualEnv
 from mbrl.tasks.semantics import Semantics
 from mbrl.tasks.task import Task
 from mbrl.tasks.wrappers import ActionMap, space_bounds
@@ -61,6 +69,10 @@ class GymnasiumTask(Task):
         self.simulator: Simulator = Simulator(
             env.model, frame_skip=int(env.frame_skip), threads=threads
         )
+        if isinstance(env, ResidualEnv):
+            env.use(self.simulator)
+            self.residual_cost, self.terminal_cost = env.cost, env.terminal_cost
+            self.success = env.success
         self.state_size = self.simulator.spec.nx
         self.observation_size = _width(env.observation_space, name, "observations")
         _width(env.action_space, name, "actions")
@@ -245,9 +257,19 @@ class GymnasiumTask(Task):
                 f"no environment {self.name!r} is registered; "
                 f"{suggestion(self.name, _mujoco_ids())}"
             ) from error
+        except MbrlError:
+            raise
         except Exception as error:
             reason = " ".join(str(error).split()) or type(error).__name__
             raise TaskError(f"{self.name}: the environment cannot be made: {reason}") from error
+
+    def state_of(self, env: Any) -> Array:
+        """Return [qpos, qvel, act] of an environment, (nx)."""
+        return current_state(env.unwrapped)
+
+    def context_of(self, env: Any) -> Array:
+        """Return what the last reset of an environment drew, (n)."""
+        return self._semantics.hidden.read(env.unwrapped)
 
     def __reduce__(self) -> tuple[object, ...]:
         """A pickle is a new task of the same environment."""

@@ -5,11 +5,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mbrl.errors import TaskError
 from mbrl.physics import Simulator
-from mbrl.types import Start, Transition
+from mbrl.tasks.residual.cost import ResidualCost
+from mbrl.tasks.residual.success import Success
+from mbrl.types import Array, Start, Transition
 
 
 class Task(ABC):
@@ -34,6 +38,9 @@ class Task(ABC):
         uses_time: whether any method depends on ``t``; a task that does must say so.
         has_reward_formula: whether :meth:`reward` computes every row from its arguments alone, as
             torch functions do, and not in a step of the environment.
+        residual_cost: the cost whose negative the reward is, if it is one of residuals.
+        terminal_cost: a cost of the last state of a planning horizon, if there is one.
+        success: what an episode must have reached at its end, if that is defined.
     """
 
     name: str
@@ -45,6 +52,9 @@ class Task(ABC):
     action_low: Tensor
     action_high: Tensor
     uses_time: bool = False
+    residual_cost: ResidualCost | None = None
+    terminal_cost: ResidualCost | None = None
+    success: Success | None = None
 
     @property
     def has_reward_formula(self) -> bool:
@@ -120,6 +130,18 @@ class Task(ABC):
     @abstractmethod
     def make_env(self, render_mode: str | None = None) -> Any:
         """Return a fresh ``gymnasium.Env`` of this task."""
+
+    def state_of(self, env: Any) -> Array:
+        """Return the state (nx) that an environment made by :meth:`make_env` is in.
+
+        Raises:
+            TaskError: if environments of this task do not tell.
+        """
+        raise TaskError(f"{self.name}: its environments do not tell their state")
+
+    def context_of(self, env: Any) -> Array:
+        """Return the context (n) of the episode of an environment made by :meth:`make_env`."""
+        return np.zeros(0)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Task:
         """There is nothing in a task that two graphs could not share."""

@@ -7,6 +7,7 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdint>
 #include <memory>
@@ -18,6 +19,7 @@
 #include "control_step.h"
 #include "dense.h"
 #include "plan.h"
+#include "sensing.h"
 
 namespace py = pybind11;
 
@@ -108,6 +110,32 @@ void sensor_row(const mjModel* m, mjData* d, int row, void* argument) {
   if (status == Status::kOk) write(job, row, slopes.data());
 }
 
+struct SensingJob {
+  Job job;  // without derivatives A is null
+  const Sensing* sensing;
+  double* values;
+};
+
+void sensing_row(const mjModel* m, mjData* d, int row, void* argument) {
+  const SensingJob& all = *static_cast<const SensingJob*>(argument);
+  const Job& job = all.job;
+  const size_t size = job.outputs, ndx = job.plan->ndx;
+  job.status[row] = static_cast<int>(Status::kError);
+  load(job, d, row);
+  double* values = all.values + row * size;
+  bool good = true;
+  if (job.A) {
+    double* jacobian = job.A + row * size * ndx;
+    all.sensing->differentiate(m, d, job.eps, values, jacobian);
+    for (size_t i = 0; i < size * ndx; i++) good = good && std::isfinite(jacobian[i]);
+  } else {
+    all.sensing->evaluate(m, d, values);
+  }
+  for (size_t i = 0; i < size; i++) good = good && std::isfinite(values[i]);
+  for (int i = 0; i < mjNWARNING; i++) good = good && d->warning[i].number == 0;
+  job.status[row] = static_cast<int>(good ? Status::kOk : Status::kDiverged);
+}
+
 // The chain of mjd_transitionFD over the substeps.
 void transition_row(const mjModel* m, mjData* d, int row, void* argument) {
   const Job& job = *static_cast<const Job*>(argument);
@@ -183,6 +211,28 @@ class Engine {
   py::tuple sensors(const Array& states, const Array& ctrls, int frame_skip, double eps) {
     const int outputs = static_cast<int>(model_->nsensordata);
     return run(sensor_row, states, ctrls, outputs, frame_skip, eps, false);
+  }
+
+  // Values [B, m] of probes [k, 3], see Probe, and their Jacobian [B, m, ndx] if asked for.
+  py::tuple sense(const Array& states, const Array& ctrls,
+                  const std::vector<std::array<int, 3>>& probes, double eps, bool derivatives) {
+    const int rows = check(states, ctrls);
+    std::vector<Probe> wanted;
+    for (const auto& [kind, type, id] : probes) wanted.push_back({kind, type, id});
+    const Sensing sensing(model_, std::move(wanted));
+    const int outputs = sensing.size();
+    py::array_t<double> values({rows, outputs});
+    py::array_t<double> jacobian({derivatives ? rows : 0, outputs, plan_.ndx});
+    py::array_t<int> status(rows);
+    Job job{&plan_,  states.data(), ctrls.data(), derivatives ? jacobian.mutable_data() : nullptr,
+            nullptr, status.mutable_data(), outputs, 0, eps, false};
+    SensingJob all{job, &sensing, values.mutable_data()};
+    reserve(rows);
+    {
+      py::gil_scoped_release release;
+      mjb_apply(batch_, ids_.data(), rows, sensing_row, &all, 0);
+    }
+    return py::make_tuple(values, jacobian, status);
   }
 
   py::tuple transition(const Array& states, const Array& ctrls, int frame_skip, double eps,
@@ -350,6 +400,7 @@ PYBIND11_MODULE(_engine, module) {
                     std::vector<std::string>>())
       .def("linearize", &mbrl::Engine::linearize)
       .def("sensors", &mbrl::Engine::sensors)
+      .def("sense", &mbrl::Engine::sense)
       .def("adjoint", &mbrl::Engine::adjoint)
       .def("transition", &mbrl::Engine::transition);
 }
