@@ -7,6 +7,7 @@ from mbrl.graph import SHIPPED, build_graph
 from mbrl.nn import DeterministicMLP, GaussianMLP, OpenLoop
 from mbrl.ops import MujocoDynamics, MujocoRollout, ParametricDynamics
 from mbrl.physics import ModelParameters, Simulator
+from mbrl.planning import CEM, CMAES, ICEM, MPPI, PredictiveSampling, RandomShooting
 from mbrl.registry import ALGORITHMS, NODES, PLANNERS, POLICIES, TASKS
 from mbrl.runner import load_policy, run
 from mbrl.tasks import make_task, register_reaching, register_smooth, register_tracking
@@ -41,6 +42,12 @@ for _name, _node in SHIPPED.items():
 register_policy("deterministic_mlp")(DeterministicMLP)
 register_policy("gaussian_mlp")(GaussianMLP)
 register_policy("open_loop")(OpenLoop)
+register_planner("random_shooting")(RandomShooting)
+register_planner("predictive_sampling")(PredictiveSampling)
+register_planner("cem")(CEM)
+register_planner("icem")(ICEM)
+register_planner("mppi")(MPPI)
+register_planner("cma_es")(CMAES)
 register_algorithm("policy_gradient")(PolicyGradient)
 register_smooth()
 register_reaching()
