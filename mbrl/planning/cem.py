@@ -138,8 +138,8 @@ class GaussianSearch(SamplingSearch):
 
     def _fit(self, elites: Tensor, good: Tensor) -> None:
         """Move the Gaussian towards the ``good`` [E, B] of elites [P, E, B, nu]."""
-        weights = good / good.sum(0).clamp(min=1)
-        weights = weights[:, :, None].to(elites.dtype)
+        weights = good.to(elites.dtype)[:, :, None]
+        weights = weights / weights.sum(0).clamp(min=1)
         mean = (weights * elites).sum(1)
         deviation = (weights * (elites - mean[:, None]) ** 2).sum(1).sqrt()
         some, alpha = good.any(0)[:, None], self._momentum

@@ -1,5 +1,6 @@
 """Problems with known answers for planners."""
 
+from dataclasses import dataclass, field, fields
 from typing import NamedTuple
 
 import mujoco
@@ -133,6 +134,26 @@ class LinearQuadratic(NamedTuple):
             raise AssertionError("the reference has not converged")
         actions = u.reshape(steps, nu)
         return actions, self.cost(state, actions)
+
+
+@dataclass(frozen=True)
+class Recorded(Problem):
+    """A problem that remembers what was rolled out, and at what cost.
+
+    Attributes:
+        calls: actions [T, K, B, nu] and costs [K, B] of every call of rollout.
+    """
+
+    calls: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, problem: Problem) -> "Recorded":
+        return cls(**{part.name: getattr(problem, part.name) for part in fields(problem)})
+
+    def rollout(self, state: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+        states, costs = super().rollout(state, actions)
+        self.calls.append((actions, costs))
+        return states, costs
 
 
 def linear_quadratic(*, bounded: bool = True, horizon: int = 6) -> LinearQuadratic:

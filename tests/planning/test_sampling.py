@@ -219,7 +219,7 @@ def test_a_learned_model(name):
         (ICEM(), 10),
         (MPPI(), 15),
         (CMAES(), 80),
-        (CMAES(knots=5, diagonal=True), 30),
+        (CMAES(knots=5, diagonal=True), 60),
     ],
     ids=lambda value: type(value).__name__ if not isinstance(value, int) else str(value),
 )

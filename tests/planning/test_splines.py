@@ -100,5 +100,7 @@ def test_a_number_of_knots_that_cannot_be(knots):
 
 
 def test_an_unknown_interpolation():
-    with pytest.raises(ArgumentError, match=r"^interpolation: unknown value 'cubik'.*; did you mean 'cubic'\?$"):
+    with pytest.raises(
+        ArgumentError, match=r"^interpolation: unknown value 'cubik'.*; did you mean 'cubic'\?$"
+    ):
         Spline(5, 2, "cubik")
