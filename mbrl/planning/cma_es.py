@@ -32,7 +32,7 @@ class CMAES(Planner):
 
     where :math:`x^{k:N}` is the k-th best of N samples, s the spread of the actions (half their
     range, 1 without bounds), and :math:`\varsigma` and C follow evolution paths: Hansen 2016, "The
-    CMA evolution strategy: a tutorial", figure 6, with negative weights, as in the package `cma`.
+    CMA evolution strategy: a tutorial", appendix A, with negative weights, as in the package `cma`.
     The function b folds the line into the bounds, linear inside and quadratic near them (the
     package's BoundTransform): every sample is legal, and the mean cannot drift away where clipping
     would make the cost flat.
@@ -40,8 +40,8 @@ class CMAES(Planner):
     The strategy is told ranks, on which alone it depends; samples that diverge rank last, and an
     iteration in which all do changes nothing. The mean is evaluated with every population; the plan
     is the best sequence of all. The rows are independent: each has a seed of its own, drawn in the
-    first iteration, the only randomness taken from the generator. The state of a search is these
-    seeds and the costs told, which are told again when it is restored.
+    first iteration, the only randomness taken from the generator. The state of a search is its
+    start, these seeds and the costs told, which are told again when it is restored.
 
     Args:
         samples: N, at least 4; None: 4 + 3 ln n for n numbers.
@@ -82,7 +82,7 @@ class CMAES(Planner):
 
 
 class _Search(SamplingSearch):
-    kept = (*SamplingSearch.kept, "_seeds", "_told")
+    kept = (*SamplingSearch.kept, "_start", "_seeds", "_told")
 
     def __init__(
         self,
@@ -152,8 +152,8 @@ class _Strategy:
             "bounds": [list(low), list(high)],
             "CMA_diagonal": planner.diagonal,
             "CMA_mirrors": 0,
+            # Instead of NumPy's global generator, which is then neither seeded nor drawn from.
             "randn": lambda *shape: random.standard_normal(shape),
-            "seed": np.nan,  # leave NumPy's global generator alone
             "signals_filename": None,  # read no file
             "verbose": -9,
         }

@@ -28,12 +28,12 @@ class MPPI(Planner):
     :math:`\lambda` is a temperature times the standard deviation of the costs.
 
     Annealing (Xue et al. 2024, "Full-order sampling-based MPC for torque-level locomotion control
-    via diffusion-style annealing") lowers the noise with the iteration n of N and raises it with
+    via diffusion-style annealing") lowers the noise with the iteration i of I and raises it with
     the knot h of H, as early actions have been improved by the plans before:
 
     .. math:: \Sigma^{1/2} = \sigma \, s \,
-              \exp\Bigl(-\frac{n}{\beta_1 N} - \frac{H - h}{\beta_2 H}\Bigr),
-              \qquad n = 0, \ldots, N - 1, \quad h = 1, \ldots, H
+              \exp\Bigl(-\frac{i}{\beta_1 I} - \frac{H - h}{\beta_2 H}\Bigr),
+              \qquad i = 0, \ldots, I - 1, \quad h = 1, \ldots, H
 
     with s the spread of the actions (half their range, 1 without bounds). The first sample is the
     nominal spline. Samples that diverge have weight zero. The average becomes the plan even where

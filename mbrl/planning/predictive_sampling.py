@@ -21,7 +21,7 @@ class PredictiveSampling(Planner):
               \epsilon^k \sim N(0, I)
 
     with s the spread of the actions (half their range, 1 without bounds). Howell et al. 2022,
-    "Predictive sampling: real-time behaviour synthesis with MuJoCo", section 3.3.
+    "Predictive sampling: real-time behaviour synthesis with MuJoCo".
 
     Args:
         samples: N, with the nominal.

@@ -20,7 +20,8 @@ class SamplingSearch(Search):
     It begins with the initial actions as they are, not as the knots fit them: the plan is never
     worse than what the search began with. A candidate that diverges costs infinity, and so never
     wins. Noise is drawn for all rows of a batch together: a row depends on the generator and the
-    size of the batch, and not on the other rows' states and costs.
+    size of the batch, and not on the other rows' states and costs (as far as the model's rows do
+    not depend on each other, to the last bit).
 
     Args:
         problem: what to solve.

@@ -158,10 +158,12 @@ def test_an_average_that_diverges_is_not_taken():
         linear_quadratic(horizon=1).problem(), model=TorchModel(Ring(), 1), low=-one, high=one
     )
     problem = dataclasses.replace(problem, stage=LinearCost(0 * one))
-    start = torch.full((1, 1, 1), 0.45, dtype=torch.float64)
-    plan = MPPI(samples=2000, noise=1.0, temperature=1e3).plan(
-        problem, one[None], start, iterations=1
-    )
+    start = torch.full((1, 1, 1), 0.41, dtype=torch.float64)
+    recorded = Recorded.of(problem)
+    planner = MPPI(samples=2000, noise=1.0, temperature=1e3, iterations=1)
+    plan = planner.plan(recorded, one[None], start)
+    assert recorded.calls[-2][1].isfinite().any()
+    assert recorded.calls[-1][1].isinf().all()
     assert torch.equal(plan.actions, start)
     assert plan.costs.isfinite().all()
 

@@ -104,7 +104,7 @@ def test_a_search_goes_on_from_its_state_bit_for_bit(name):
     kept, at = search.state_dict(), noise.get_state()
     for _ in range(3):
         search.iterate()
-    resumed = planner.begin(problem, STATES, actions, noise)
+    resumed = planner.begin(problem, STATES, problem.still(3), noise)
     noise.set_state(at)
     resumed.load_state_dict(kept)
     for _ in range(3):
@@ -123,7 +123,7 @@ def test_the_state_of_a_search_survives_a_file_without_pickled_objects(name, tmp
     search.iterate()
     torch.save(search.state_dict(), tmp_path / "state.pt")
     loaded = torch.load(tmp_path / "state.pt", weights_only=True)
-    resumed = planner.begin(problem, STATES, warm(problem, 3), generator())
+    resumed = planner.begin(problem, STATES, problem.still(3), generator())
     resumed.load_state_dict(loaded)
     assert same(search.plan, resumed.plan)
 
