@@ -8,7 +8,7 @@ from mbrl.graph import SHIPPED, build_graph
 from mbrl.nn import DeterministicMLP, GaussianMLP, OpenLoop
 from mbrl.ops import MujocoDynamics, MujocoRollout, ParametricDynamics
 from mbrl.physics import ModelParameters, Simulator
-from mbrl.planning import ILQR, RandomShooting
+from mbrl.planning import CEM, CMAES, ICEM, ILQR, MPPI, PredictiveSampling, RandomShooting
 from mbrl.registry import ALGORITHMS, NODES, PLANNERS, POLICIES, TASKS
 from mbrl.runner import run
 from mbrl.tasks import (
@@ -51,6 +51,11 @@ register_policy("gaussian_mlp")(GaussianMLP)
 register_policy("open_loop")(OpenLoop)
 register_planner("ilqr")(ILQR)
 register_planner("random_shooting")(RandomShooting)
+register_planner("predictive_sampling")(PredictiveSampling)
+register_planner("cem")(CEM)
+register_planner("icem")(ICEM)
+register_planner("mppi")(MPPI)
+register_planner("cma_es")(CMAES)
 register_algorithm("policy_gradient")(PolicyGradient)
 register_algorithm("trajectory_optimization")(TrajectoryOptimization)
 register_algorithm("mpc")(ModelPredictiveControl)

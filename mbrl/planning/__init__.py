@@ -7,6 +7,8 @@ from mbrl.planning.building import (
     make_planner,
     make_problem,
 )
+from mbrl.planning.cem import CEM
+from mbrl.planning.cma_es import CMAES
 from mbrl.planning.costs import (
     ResidualStage,
     ResidualTerminal,
@@ -15,21 +17,29 @@ from mbrl.planning.costs import (
     TerminalCost,
     ValueTerminal,
 )
+from mbrl.planning.icem import ICEM
 from mbrl.planning.ilqr import ILQR
 from mbrl.planning.model import Model, Scene, SimulatorModel, TorchModel, model_of
+from mbrl.planning.mppi import MPPI
 from mbrl.planning.planner import Plan, Planner, Search
+from mbrl.planning.predictive_sampling import PredictiveSampling
 from mbrl.planning.problem import Policy, Problem
 from mbrl.planning.random_shooting import RandomShooting
 from mbrl.planning.receding_horizon import RecedingHorizon, Schedule, Tail
 
 __all__ = [
+    "CEM",
+    "CMAES",
     "DEFAULT_PLANNER",
+    "ICEM",
     "ILQR",
+    "MPPI",
     "Model",
     "Plan",
     "Planner",
     "PlannerChoice",
     "Policy",
+    "PredictiveSampling",
     "Problem",
     "RandomShooting",
     "RecedingHorizon",

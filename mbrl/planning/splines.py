@@ -49,15 +49,20 @@ class Spline:
 
     def __call__(self, theta: Tensor) -> Tensor:
         """Knots [P, ...] -> actions [T, ...]."""
-        return torch.tensordot(self.matrix, theta, dims=1)
+        return self._times(self.matrix, theta)
 
     def pull(self, gradient: Tensor) -> Tensor:
         """Gradients by actions [T, ...] -> gradients by knots S' g, [P, ...]."""
-        return torch.tensordot(self.matrix.mT, gradient, dims=1)
+        return self._times(self.matrix.mT, gradient)
 
     def fit(self, actions: Tensor) -> Tensor:
         """Return the knots [P, ...] whose actions are nearest to [T, ...], by least squares."""
-        return torch.tensordot(self._inverse, actions, dims=1)
+        return self._times(self._inverse, actions)
+
+    def _times(self, matrix: Tensor, values: Tensor) -> Tensor:
+        if self.knots == len(self.matrix):  # S = I, whatever the interpolation
+            return values
+        return torch.tensordot(matrix, values, dims=1)
 
 
 def _matrix(horizon: int, knots: int, interpolation: Interpolation) -> Tensor:
