@@ -8,7 +8,7 @@ from mbrl.graph import SHIPPED, build_graph
 from mbrl.nn import DeterministicMLP, GaussianMLP, OpenLoop
 from mbrl.ops import MujocoDynamics, MujocoRollout, ParametricDynamics
 from mbrl.physics import ModelParameters, Simulator
-from mbrl.planning import CEM, CMAES, ICEM, ILQR, MPPI, PredictiveSampling, RandomShooting
+from mbrl.planning import CEM, CMAES, ICEM, ILQR, MPPI, PlanNode, PredictiveSampling, RandomShooting
 from mbrl.registry import ALGORITHMS, NODES, PLANNERS, POLICIES, TASKS
 from mbrl.runner import run
 from mbrl.tasks import (
@@ -46,6 +46,7 @@ register_algorithm = ALGORITHMS.register
 
 for _name, _node in SHIPPED.items():
     register_node(_name)(_node)
+register_node("mpc")(PlanNode)
 register_policy("deterministic_mlp")(DeterministicMLP)
 register_policy("gaussian_mlp")(GaussianMLP)
 register_policy("open_loop")(OpenLoop)

@@ -20,7 +20,7 @@ from mbrl.errors import (
     TaskError,
     one_line,
 )
-from mbrl.graph import GraphPolicy, parse
+from mbrl.graph import GraphPolicy, kind_of, parse
 from mbrl.registry import ALGORITHMS
 from mbrl.run_folder import RunFolder
 from mbrl.tasks import Evaluation, Task, evaluate, make_task
@@ -63,7 +63,10 @@ def load_policy(run_dir: str | Path, which: str = "latest") -> Actor | StateActo
         weights = content["algorithm"].get("graph")
         if weights is None:
             return _planner_of(config, content["algorithm"])
-        policy = GraphPolicy(parse(config.graph), _StoredSizes(content["sizes"]))
+        spec = parse(config.graph)
+        on_state = any(kind_of(node).on_state for node in spec.nodes)
+        sizes = training_task(config) if on_state else _StoredSizes(content["sizes"])
+        policy = GraphPolicy(spec, sizes)
         policy.load_state_dict({name: weights[name] for name in policy.state_dict()})
     except UNFIT as error:
         if isinstance(error, MbrlError):

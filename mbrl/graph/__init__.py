@@ -5,7 +5,7 @@ from mbrl.graph.draw import draw, mermaid
 from mbrl.graph.graph import Graph, build_graph
 from mbrl.graph.node import Node, Place, Sizes
 from mbrl.graph.nodes import SHIPPED
-from mbrl.graph.wiring import completed_section, parse
+from mbrl.graph.wiring import completed_section, kind_of, parse
 from mbrl.types import Step
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "build_graph",
     "completed_section",
     "draw",
+    "kind_of",
     "mermaid",
     "parse",
 ]

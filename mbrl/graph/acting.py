@@ -17,7 +17,7 @@ from mbrl.graph.building import build_nodes, initial_carry
 from mbrl.graph.graph import Graph
 from mbrl.graph.node import Sizes
 from mbrl.graph.schedule import Schedule
-from mbrl.graph.wiring import OBSERVED, GraphSpec, NodeSpec
+from mbrl.graph.wiring import OBSERVED, GraphSpec, NodeSpec, kind_of
 from mbrl.types import Array, Step
 
 
@@ -89,13 +89,28 @@ class GraphPolicy(nn.Module):
         """Forget carried values: an episode begins."""
         self._memory = _Memory()
 
+    @property
+    def on_states(self) -> bool:
+        """Whether it is given states, because one of its nodes acts on the state itself."""
+        return "state" in self._given
+
     @torch.no_grad()
-    def act(self, observation: NDArray[Any]) -> Array:
+    def act(
+        self,
+        observation: NDArray[Any],
+        t: int | None = None,
+        contexts: Array | None = None,
+        running: NDArray[np.bool_] | None = None,
+    ) -> Array:
         """Return the noise-free action.
 
         Args:
             observation: [n_obs], or [B, n_obs] for B episodes in lockstep; another B than before
                 begins new memories, as after :meth:`reset`, but at this step of the episodes.
+                With :attr:`on_states`, the states instead, [nx] or [B, nx].
+            t: counted here, whatever is given.
+            contexts: [B, n] of the episodes, for nodes that act on states.
+            running: which rows still matter; the others are computed all the same.
 
         Returns:
             [nu] or [B, nu].
@@ -103,28 +118,42 @@ class GraphPolicy(nn.Module):
         Raises:
             ArgumentError: on a wrong shape.
         """
+        name = "state" if self.on_states else "observation"
+        width = self._sizes.state_size if self.on_states else self._sizes.observation_size
         try:
             given = np.asarray(observation, dtype=np.float64)
         except (TypeError, ValueError) as error:
-            raise ArgumentError(f"observation must hold numbers, got {observation!r}") from error
-        if given.ndim not in (1, 2) or given.shape[-1] != self._sizes.observation_size:
+            raise ArgumentError(f"{name} must hold numbers, got {observation!r}") from error
+        if given.ndim not in (1, 2) or given.shape[-1] != width:
             raise ArgumentError(
-                f"observation must have shape [{self._sizes.observation_size}] or "
-                f"[B, {self._sizes.observation_size}], got {list(given.shape)}"
+                f"{name} must have shape [{width}] or [B, {width}], got {list(given.shape)}"
             )
         if not np.isfinite(given).all():
-            raise NotFiniteError("observation must be finite, got NaN or infinity")
+            raise NotFiniteError(f"{name} must be finite, got NaN or infinity")
         rows = torch.from_numpy(np.atleast_2d(given))
-        memory = self._memory if self._memory.rows == len(rows) else self._begun(rows)
+        context = None if contexts is None else torch.from_numpy(np.asarray(contexts))
+        seen = self._seen(rows, context)
+        memory = self._memory if self._memory.rows == len(rows) else self._begun(seen)
         values = self._schedule.run(
-            {**dict.fromkeys(self._given, rows), **memory.carried},
-            Step(memory.t, start=memory.start),
+            {**dict.fromkeys(self._given, seen), **self._stated(rows), **memory.carried},
+            Step(memory.t, context=context, start=memory.start),
             self._roots,
         )
         carried = {name: values[carry.source] for name, carry in self._carry.items()}
         self._memory = memory._replace(t=memory.t + 1, carried=carried)
         action = values["action"].numpy()
         return action[0] if given.ndim == 1 else action
+
+    def _seen(self, rows: Tensor, context: Tensor | None) -> Tensor:
+        """Return what is observed of the rows that are given."""
+        if not self.on_states:
+            return rows
+        task: Any = self._sizes  # nodes that act on states have one
+        observation: Tensor = task.observe(rows, t=self._memory.t, context=context)
+        return observation
+
+    def _stated(self, rows: Tensor) -> dict[str, Tensor]:
+        return {"state": rows} if self.on_states else {}
 
     def _begun(self, rows: Tensor) -> _Memory:
         """Return the memory before the first step of these episodes."""
@@ -156,18 +185,28 @@ def _restored(
 
 
 def _acting_part(spec: GraphSpec) -> tuple[list[str], list[NodeSpec], list[str]]:
-    """Return the observed values, the nodes that lead from them to the action, and the carries."""
+    """Return the given values, the nodes that lead from them to the action, and the carries.
+
+    Given are the values that are observed, and the state itself where a node acts on it.
+    """
     producer = {value: s for s in spec.nodes for value in s.outputs.values()}
     observed = _observed(spec, producer)
     wanted, seen, carries, names = ["action"], set(), [], set()
+    on_state: list[str] = []
     while wanted:
         value = wanted.pop()
         if value in seen or value in observed:
             continue
         seen.add(value)
         if value in producer:
-            names.add(producer[value].name)
-            wanted += producer[value].inputs.values()
+            maker = producer[value]
+            names.add(maker.name)
+            taken = [
+                v for v in maker.inputs.values() if v != "state" or not kind_of(maker).on_state
+            ]
+            if len(taken) < len(maker.inputs):
+                on_state = ["state"]
+            wanted += taken
         elif value == "state":
             raise GraphError(
                 "graph: the action depends on the state itself, which no agent observes; "
@@ -176,7 +215,7 @@ def _acting_part(spec: GraphSpec) -> tuple[list[str], list[NodeSpec], list[str]]
         else:
             carries.append(value)
             wanted.append(spec.carry[value].source)
-    return observed, [s for s in spec.nodes if s.name in names], sorted(carries)
+    return observed + on_state, [s for s in spec.nodes if s.name in names], sorted(carries)
 
 
 def _observed(spec: GraphSpec, producer: Mapping[str, NodeSpec]) -> list[str]:

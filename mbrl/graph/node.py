@@ -83,6 +83,8 @@ class Node(nn.Module):
     # Whether the last input port takes a list of values, one or more: the ports "port[0]", ...
     variadic: ClassVar[bool] = False
     uses_time: bool = False  # whether its outputs depend on the index of the step in the episode
+    # Whether it takes the state itself where a policy acts, not only where a graph is unrolled.
+    on_state: ClassVar[bool] = False
     # Whether row i of its outputs depends on row i of its inputs alone, and on no step, noise or
     # context: one call may then serve the rows of many steps.
     is_rowwise: bool = False

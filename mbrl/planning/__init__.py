@@ -21,6 +21,7 @@ from mbrl.planning.icem import ICEM
 from mbrl.planning.ilqr import ILQR
 from mbrl.planning.model import Model, Scene, SimulatorModel, TorchModel, model_of
 from mbrl.planning.mppi import MPPI
+from mbrl.planning.node import PlanNode
 from mbrl.planning.planner import Plan, Planner, Search
 from mbrl.planning.predictive_sampling import PredictiveSampling
 from mbrl.planning.problem import Policy, Problem
@@ -36,6 +37,7 @@ __all__ = [
     "MPPI",
     "Model",
     "Plan",
+    "PlanNode",
     "Planner",
     "PlannerChoice",
     "Policy",

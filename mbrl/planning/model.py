@@ -111,6 +111,13 @@ class Model(ABC):
         """Return E(x)' g: gradients by coordinates [N, nx] as those by tangents, [N, ndx]."""
 
     @abstractmethod
+    def change(self, state: Tensor) -> Tensor:
+        """Return zero tangent vectors [N, ndx] whose derivative by the state is the tangent map's.
+
+        What a feedback gain multiplies at the very state that it was made for.
+        """
+
+    @abstractmethod
     def hessian_to_tangent(self, state: Tensor, gradient: Tensor, hessian: Tensor) -> Tensor:
         r"""Return the Hessian of f(x (+) d) by d at 0.
 
@@ -152,6 +159,11 @@ class ManifoldModel(Model):
     def to_tangent(self, state: Tensor, gradient: Tensor) -> Tensor:
         """See :class:`Model`."""
         return gradient if self._tangent is None else self._tangent.push_transposed(state, gradient)
+
+    def change(self, state: Tensor) -> Tensor:
+        """See :class:`Model`."""
+        here = state.detach()
+        return state - here if self._tangent is None else self._tangent.pull(here, state - here)
 
     def hessian_to_tangent(self, state: Tensor, gradient: Tensor, hessian: Tensor) -> Tensor:
         """See :class:`Model`."""
