@@ -7,6 +7,7 @@ from mbrl.graph import SHIPPED, build_graph
 from mbrl.nn import DeterministicMLP, GaussianMLP, OpenLoop
 from mbrl.ops import MujocoDynamics, MujocoRollout, ParametricDynamics
 from mbrl.physics import ModelParameters, Simulator
+from mbrl.planning import GradientShooting, Variational
 from mbrl.registry import ALGORITHMS, NODES, PLANNERS, POLICIES, TASKS
 from mbrl.runner import load_policy, run
 from mbrl.tasks import make_task, register_reaching, register_smooth, register_tracking
@@ -42,6 +43,8 @@ register_policy("deterministic_mlp")(DeterministicMLP)
 register_policy("gaussian_mlp")(GaussianMLP)
 register_policy("open_loop")(OpenLoop)
 register_algorithm("policy_gradient")(PolicyGradient)
+register_planner("gradient_shooting")(GradientShooting)
+register_planner("variational")(Variational)
 register_smooth()
 register_reaching()
 register_tracking()

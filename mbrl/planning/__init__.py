@@ -8,12 +8,15 @@ from mbrl.planning.costs import (
     TerminalCost,
     ValueTerminal,
 )
+from mbrl.planning.gradient_shooting import GradientShooting
 from mbrl.planning.model import Model, Scene, SimulatorModel, TorchModel, model_of
 from mbrl.planning.planner import Plan, Planner, Search
 from mbrl.planning.problem import Problem
 from mbrl.planning.random_shooting import RandomShooting
+from mbrl.planning.variational import Variational
 
 __all__ = [
+    "GradientShooting",
     "Model",
     "Plan",
     "Planner",
@@ -29,5 +32,6 @@ __all__ = [
     "TerminalCost",
     "TorchModel",
     "ValueTerminal",
+    "Variational",
     "model_of",
 ]

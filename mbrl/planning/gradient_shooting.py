@@ -28,9 +28,9 @@ class GradientShooting(Planner):
     .. math:: \lambda_T = \phi_x, \quad g_t = \ell_{u_t} + B_t^\top \lambda_{t+1}, \quad
               \lambda_t = \ell_{x_t} + A_t^\top \lambda_{t+1}
 
-    (Bryson and Ho 1975, section 2.2). An iteration costs one sweep and one batched rollout. The plan
-    is the best visited, the actions that the search begins with included; their spline is where it
-    begins.
+    (Bryson and Ho 1975, section 2.2). An iteration costs one sweep and one batched rollout. The
+    search begins at the spline nearest to the actions it is given; the plan is the best visited,
+    those actions included.
 
     A row has converged, and is left alone, when no entry of :math:`z - P(z - \nabla_z f)`, the
     residual of the conditions of optimality with lengths in half-ranges of the actions, exceeds
@@ -62,7 +62,9 @@ class GradientShooting(Planner):
             raise ArgumentError(f"iterations must be at least 1, got {iterations}")
         if not tolerance >= 0:
             raise ArgumentError(f"tolerance must not be negative, got {tolerance}")
-        Spline(max(1, knots or 1), knots, interpolation)  # says at once what is wrong with them
+        if knots is not None and knots < 1:
+            raise ArgumentError(f"knots must be at least 1, got {knots}")
+        Spline(1, None, interpolation)  # says at once if there is no such interpolation
         self.iterations, self.tolerance = iterations, tolerance
         self.knots, self.interpolation = knots, interpolation
         options = dict(optimizer)

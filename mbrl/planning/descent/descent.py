@@ -28,13 +28,20 @@ class Point(NamedTuple):
     def candidate(self, index: Tensor) -> Point:
         """Return one of K candidates of every row, by their indices [B]."""
         row = torch.arange(len(index))
-        return Point(*(part[:, index, row] for part in self[:3]), self.costs[index, row])
+        return Point(
+            self.knots[:, index, row],
+            self.actions[:, index, row],
+            self.states[:, index, row],
+            self.costs[index, row],
+        )
 
     def where(self, rows: Tensor, other: Point) -> Point:
         """Return this point in the rows [B] that are true, the other in the rest."""
-        parts = zip(self[:3], other[:3], strict=True)
+        column = rows[:, None]
         return Point(
-            *(torch.where(rows[:, None], mine, theirs) for mine, theirs in parts),
+            torch.where(column, self.knots, other.knots),
+            torch.where(column, self.actions, other.actions),
+            torch.where(column, self.states, other.states),
             torch.where(rows, self.costs, other.costs),
         )
 
@@ -77,9 +84,7 @@ class Landscape:
 
     def gradient(self, point: Point) -> tuple[Tensor, Tensor]:
         """Return gradients by knots [P, B, nu], and which rows [B] have one; zero in others."""
-        gradient, good = finite_gradient(
-            self._problem, point.states, point.actions, point.costs
-        )
+        gradient, good = finite_gradient(self._problem, point.states, point.actions, point.costs)
         raw = self._spline(point.knots)
         inside = (raw >= self.low - _ROUNDING) & (raw <= self.high + _ROUNDING)
         return self._spline.pull(torch.where(inside, gradient * self._problem.spread, 0.0)), good

@@ -36,7 +36,9 @@ class Normalized(Descent):
         if step_lengths < 2:
             raise ArgumentError(f"step_lengths must be at least 2, got {step_lengths}")
         if not 0 < shortest < longest:
-            raise ArgumentError(f"shortest must lie between 0 and longest {longest}, got {shortest}")
+            raise ArgumentError(
+                f"shortest must lie between 0 and longest {longest}, got {shortest}"
+            )
         ratio = torch.tensor(shortest / longest, dtype=torch.float64)
         exponents = torch.linspace(0.0, 1.0, step_lengths, dtype=torch.float64)
         self._lengths = longest * ratio**exponents  # (K)
@@ -60,5 +62,6 @@ class Normalized(Descent):
         moves = self._lengths[:, None, None] * direction[:, None]  # (P, K, B, nu)
         found = landscape(landscape.project(here.knots[:, None] - moves))
         best = found.candidate(found.costs.argmin(0))
-        improved = best.costs < here.costs
+        # Rollouts of another batch size may differ in rounding: what did not move is no better.
+        improved = (best.costs < here.costs) & (steepest[:, 0] > 0)
         return best.where(improved, here), memory, ~improved
