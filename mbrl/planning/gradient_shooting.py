@@ -119,7 +119,7 @@ class _Search(Search):
         gradient, good = self._landscape.gradient(here)
         residual = self._landscape.residual(here.knots, gradient).abs().amax((0, 2))
         self._residual = torch.where(good, residual, torch.inf)
-        small = self._residual <= self._tolerance * here.costs.abs().clamp(min=1.0)
+        small = good & (residual <= self._tolerance * here.costs.abs().clamp(min=1.0))
         there, self._memory, stuck = self._optimizer.step(
             self._landscape, here, gradient, good, self._memory
         )

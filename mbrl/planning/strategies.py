@@ -47,7 +47,7 @@ def pathwise(gradient: Tensor, good: Tensor, noise: Tensor) -> Gradients:
         good: which samples count, [N, B].
         noise: xi, [T, N, B, nu].
     """
-    share = good / good.sum(0).clamp(min=1)  # (N, B)
+    share = _share(good)
     weighed = torch.where(good[..., None], gradient, 0.0) * share[..., None]
     return Gradients(weighed.sum(1), (weighed * noise).sum(1), good.any(0))
 
@@ -78,8 +78,7 @@ def score_function(
         weights: w and c.
         standardize: see above.
     """
-    count = good.sum(0)  # (B)
-    share = good / count.clamp(min=1)
+    count, share = good.to(noise.dtype).sum(0), _share(good)
     kept = torch.where(good, weights.costs[:, None, None] * costs, 0.0)
     to_go = kept.flip(0).cumsum(0).flip(0)
     advantage = torch.where(good, to_go - (share * to_go).sum(1, keepdim=True), 0.0)
@@ -91,6 +90,12 @@ def score_function(
     factor = (weights.gains[:, None, None] * share * advantage)[..., None]
     by_mean, by_sd = (factor * noise).sum(1) / sd, (factor * (noise.square() - 1)).sum(1) / sd
     return Gradients(by_mean, by_sd, count > 1)
+
+
+def _share(good: Tensor) -> Tensor:
+    """Return the weight of every sample [N, B] in the mean over those that count."""
+    mask = good.to(torch.float64)
+    return mask / mask.sum(0).clamp(min=1)
 
 
 def score_share(sd: Tensor, initial_sd: float, min_sd: float, min_share: float) -> Tensor:

@@ -191,6 +191,18 @@ def test_a_row_that_diverges_whatever_it_does_leaves_the_other_alone(kind):
     assert search.converged
 
 
+def test_adam_goes_on_after_it_fell_off_a_cliff():
+    problem = cliff(horizon=1, at=0.3)  # x = 0.5 u: the best is at the edge, u = 0.6
+    x0 = torch.zeros(2, 1, dtype=torch.float64)
+    search = planner("adam", lr=0.8).begin(problem, x0, problem.still(2), None)
+    search.iterate()
+    assert (search.plan.actions == 0).all()  # it fell
+    for _ in range(60):
+        search.iterate()
+    assert (search.plan.actions > 0.59).all()
+    assert (search.plan.actions <= 0.6).all()
+
+
 @pytest.mark.parametrize("kind", ["lbfgs", "normalized"])
 def test_it_stops_when_it_has_converged(kind):
     problem, x0 = linear_quadratic(seed=1), states(3)

@@ -106,9 +106,7 @@ def test_rows_that_diverged_are_left_out_with_their_context():
     found, good = finite_gradient(problem, visited[:, 0], actions, costs[0])
     assert good.tolist() == [True, False]
     # x_k = 0.1 k, dx_k/du_t = 0.5 for k > t, goal 0.3: sum of 0.5 (x_k - 0.3) + 0.01 u
-    expected = [
-        0.5 * sum(0.1 * k - 0.3 for k in range(t + 1, 5)) + 0.01 * 0.2 for t in range(4)
-    ]
+    expected = [0.5 * sum(0.1 * k - 0.3 for k in range(t + 1, 5)) + 0.01 * 0.2 for t in range(4)]
     torch.testing.assert_close(found[:, 0, 0], torch.tensor(expected, dtype=torch.float64))
     assert (found[:, 1] == 0).all()
 

@@ -21,8 +21,8 @@ class LBFGS(Descent):
     .. math:: z(a) = P(z + a d), \qquad d_F = -H_{FF} \, g_F, \quad d_A = -g_A
 
     A are the knots at or near a bound that the gradient pushes against it, F the free ones
-    (Bertsekas 1982, "Projected Newton methods for optimization problems with simple constraints",
-    equations 32 to 36). H_FF is the two-loop recursion on the free entries of the last m pairs
+    (Bertsekas 1982, "Projected Newton methods for optimization problems with simple constraints").
+    H_FF is the two-loop recursion on the free entries of the last m pairs
     s = z' - z, y = g' - g, of those pairs with s'y > 0 there (limited memory on a subspace as in
     Byrd, Lu, Nocedal and Zhu 1995, section 5). Every row has its own history.
 

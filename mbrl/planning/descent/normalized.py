@@ -23,8 +23,8 @@ class Normalized(Descent):
     goes.
 
     Source: the gradient planner of MuJoCo MPC (Howell et al. 2022, "Predictive sampling: real-time
-    behaviour synthesis with MuJoCo", section 3), whose gradient is not normalised, so that its
-    lengths depend on the scale of the cost.
+    behaviour synthesis with MuJoCo"), whose gradient is not normalised, so that its lengths depend
+    on the scale of the cost.
 
     Args:
         step_lengths: K.

@@ -46,7 +46,7 @@ def test_what_a_cubic_overshoots_is_clipped_and_has_no_derivative():
     z = draw(surface, 4, 1, spread=0.5)
     z[1:3, 0, 0] = surface.high[0]  # between two equal knots, with lower ones on both sides
     raw = Spline(9, 4, "cubic")(z)[:, 0, 0]
-    assert ((raw > surface.high[0] + 0.01)).any()
+    assert (raw > surface.high[0] + 0.01).any()
     point = at(surface, z)
     assert point.actions[:, 0, 0].max() == problem.high[0]
     gradient, _ = surface.gradient(point)
