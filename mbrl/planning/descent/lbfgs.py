@@ -12,6 +12,7 @@ from mbrl.planning.descent.descent import Descent, Landscape, Point
 
 _NEAR = 1e-3  # a knot this near to a bound (in half-ranges), pushed towards it, counts as held
 _CURVED = 1e-10  # smallest cosine of the angle between s and y of a pair that is used
+_TINY = 1e-300  # in place of a length of zero
 _HOPELESS = 1e-9  # a line search along the gradient that begins below this is the last
 
 
@@ -81,18 +82,9 @@ class LBFGS(Descent):
         """See :class:`Descent`."""
         x, g = _flat(here.knots), _flat(gradient)
         s, y = _remembered(x, g, memory)
-        residual = _flat(landscape.residual(here.knots, gradient))
-        near = residual.abs().amax(1, keepdim=True).clamp(max=_NEAR)
-        low, high = (bound.repeat(len(here.knots)) for bound in (landscape.low, landscape.high))
-        held = torch.where(g > 0, x <= low + near, x >= high - near)
-        free = torch.where(held, 0.0, g)
-        newton, informed = _two_loops(free, *(torch.where(held, 0.0, part) for part in (s, y)))
-        steepest = free * (memory["reach"] / free.abs().amax(1).clamp(min=1e-300))[:, None]
-        sound = informed & (_cosine(newton, free) > _CURVED)
-        direction = torch.where(held, g, torch.where(sound[:, None], newton, steepest))
+        direction = _direction(landscape, here.knots, gradient, s, y, memory["reach"])
         tried = landscape.project(
-            here.knots[:, None]
-            - _unflat(self._lengths[:, None, None] * direction, here.knots.shape[0])
+            here.knots[:, None] - self._lengths[:, None, None] * direction[:, None]
         )
         found = landscape(tried)
         slope = (gradient[:, None] * (tried - here.knots[:, None])).sum((0, 3))  # (K, B)
@@ -115,6 +107,23 @@ class LBFGS(Descent):
         return there, after, ~good | (~moved & ~had & (reach < _HOPELESS))
 
 
+def _direction(
+    landscape: Landscape, knots: Tensor, gradient: Tensor, s: Tensor, y: Tensor, reach: Tensor
+) -> Tensor:
+    """Return -d [P, B, nu]: quasi-Newton on the free knots, the gradient on those held."""
+    residual = landscape.residual(knots, gradient)
+    near = residual.abs().amax((0, 2)).clamp(max=_NEAR)[:, None]
+    low, high = landscape.low + near, landscape.high - near  # (B, nu)
+    held = _flat(torch.where(gradient > 0, knots <= low, knots >= high))
+    g = _flat(gradient)
+    free = torch.where(held, 0.0, g)
+    newton, informed = _two_loops(free, *(torch.where(held, 0.0, part) for part in (s, y)))
+    steepest = free * (reach / free.abs().amax(1).clamp(min=_TINY))[:, None]
+    sound = informed & (_cosine(newton, free) > _CURVED)
+    direction = torch.where(held, g, torch.where(sound[:, None], newton, steepest))
+    return direction.unflatten(-1, (len(knots), -1)).transpose(0, 1)
+
+
 def _remembered(x: Tensor, g: Tensor, memory: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
     """Return the histories [m, B, n] with the last move, in rows where it saw curvature."""
     s, y = x - memory["knots"], g - memory["gradient"]
@@ -135,7 +144,7 @@ def _two_loops(g: Tensor, s: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     rho = torch.where(used, 1 / torch.where(used, curvature, 1.0), 0.0)
     scale = torch.ones_like(rho[0])
     for use, sy, change in zip(used, curvature, y, strict=True):  # the newest pair has the last say
-        scale = torch.where(use, sy / change.square().sum(-1).clamp(min=1e-300), scale)
+        scale = torch.where(use, sy / change.square().sum(-1).clamp(min=_TINY), scale)
     alphas, q = [], g
     for i in range(len(s) - 1, -1, -1):
         alphas.append(rho[i] * (s[i] * q).sum(-1))
@@ -150,14 +159,9 @@ def _two_loops(g: Tensor, s: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 def _cosine(a: Tensor, b: Tensor) -> Tensor:
     """Of the angle between vectors [..., n]; 0 if one is zero."""
     length = a.norm(dim=-1) * b.norm(dim=-1)
-    return (a * b).sum(-1) / length.clamp(min=1e-300)
+    return (a * b).sum(-1) / length.clamp(min=_TINY)
 
 
 def _flat(knots: Tensor) -> Tensor:
     """[P, B, nu] -> [B, P nu]."""
     return knots.transpose(0, 1).flatten(1)
-
-
-def _unflat(flat: Tensor, knots: int) -> Tensor:
-    """[K, B, P nu] -> [P, K, B, nu]."""
-    return flat.unflatten(-1, (knots, -1)).movedim(-2, 0)

@@ -1,5 +1,7 @@
 """Projected L-BFGS: its recursion against the matrix, its steps against the line search's rule."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,14 @@ from mbrl.planning.descent import Landscape
 from mbrl.planning.descent.lbfgs import LBFGS, _two_loops
 from mbrl.planning.splines import Spline
 from tests.planning.descent.test_descent import at, draw
-from tests.planning.gradient_problems import dense, linear_quadratic, smooth, states
+from tests.planning.gradient_problems import (
+    Bowl,
+    box_optimum,
+    dense,
+    linear_quadratic,
+    smooth,
+    states,
+)
 
 GOOD = torch.ones(3, dtype=torch.bool)
 
@@ -108,3 +117,48 @@ def test_a_row_without_a_gradient_is_stuck():
     there, _, stuck = descent.step(surface, here, gradient, good, descent.begin(here))
     assert stuck.tolist() == [False, True, False]
     assert torch.equal(there.knots[:, 1], here.knots[:, 1])
+
+
+def test_a_step_that_a_bound_turns_uphill_is_not_taken():
+    """On a constant cost, any step along which a linear model rises would pass Armijo's rule."""
+    problem = linear_quadratic(horizon=2)
+    nothing = Bowl(torch.zeros(3, 3).double(), torch.zeros(1, 1).double())
+    problem = replace(problem, stage=nothing, terminal=None)
+    surface = Landscape(problem, states(1), Spline(2))
+    here = at(surface, torch.stack([surface.low + 0.1, 0 * surface.low])[:, None])
+    memory = dict(LBFGS().begin(here))
+    # Of B = (1 2; 2 5), conjugate, so that H = (5 -2; -2 1), H g = (3, -1), and the first knot is
+    # stopped by its bound after 0.1, while the second climbs.
+    memory["moves"] = torch.tensor([[[1.0, 0.0]], [[2.0, -1.0]]], dtype=torch.float64)
+    memory["changes"] = torch.tensor([[[1.0, 2.0]], [[0.0, -1.0]]], dtype=torch.float64)
+    gradient = torch.ones(2, 1, 1, dtype=torch.float64)
+    good = torch.ones(1, dtype=torch.bool)
+    there, after, stuck = LBFGS(history=2).step(surface, here, gradient, good, memory)
+    assert torch.equal(there.knots, here.knots)
+    assert not stuck.any()
+    assert (after["moves"] == 0).all()  # what led nowhere is forgotten,
+    assert (after["reach"] == 1).all()  # and the gradient gets its full reach first
+
+
+def test_with_the_curvature_of_the_free_knots_a_step_is_newtons_on_them():
+    problem, x0 = linear_quadratic(seed=1), states(1)
+    h_matrix, h_vector = dense(problem, x0[0])
+    low, high = float(problem.low), float(problem.high)
+    u = box_optimum(h_matrix, h_vector, low, high)
+    free = np.flatnonzero((u != low) & (u != high))
+    assert 1 < len(free) < 6
+    start, spread = u.copy(), 0.5 * (high - low)
+    start[free] += 0.01 * np.array([1, -2, 3, -1, 2])[: len(free)]
+    assert (np.clip(start, low + 0.005, high - 0.005) == start)[free].all()
+    surface = Landscape(problem, x0, Spline(6))
+    here = at(surface, torch.from_numpy(start / spread)[:, None, None])
+    # Conjugate moves of the free knots; the change of the gradient is that of all knots.
+    moves = np.zeros((len(free), 6))
+    moves[:, free] = np.linalg.inv(np.linalg.cholesky(h_matrix[np.ix_(free, free)])).copy()
+    memory = dict(LBFGS().begin(here))
+    memory["moves"] = torch.from_numpy(moves)[:, None]
+    memory["changes"] = torch.from_numpy(spread**2 * moves @ h_matrix)[:, None]
+    gradient, good = surface.gradient(here)
+    memory["gradient"] = gradient[:, :, 0].mT
+    there, _, _ = LBFGS(history=len(free)).step(surface, here, gradient, good, memory)
+    np.testing.assert_allclose(there.actions[:, 0, 0], u, atol=1e-9)
