@@ -101,3 +101,18 @@ def test_a_row_that_does_not_improve_returns_to_its_best_at_half_the_rate():
     here, memory, _ = descent.step(surface, here, gradient, GOOD, memory)
     expected = best - 0.005 * gradient / (gradient.abs() + 1e-8)  # the first step of a new Adam
     torch.testing.assert_close(here.knots, expected)
+
+
+def test_better_knots_without_a_gradient_are_no_place_to_return_to():
+    surface = unbounded()
+    here = at(surface, torch.zeros(6, 2, 2, dtype=torch.float64))
+    best = here.knots
+    gradient, good = surface.gradient(here)
+    descent = Adam(lr=1e-3)
+    there, memory, _ = descent.step(surface, here, gradient, good, descent.begin(here))
+    assert (there.costs < here.costs).all()
+    lost = torch.tensor([True, False])
+    back, _, stuck = descent.step(surface, there, gradient, lost, memory)
+    assert torch.equal(back.knots[:, 1], best[:, 1])
+    assert not torch.equal(back.knots[:, 0], best[:, 0])
+    assert not stuck.any()

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mbrl.planning.descent import Landscape
-from mbrl.planning.descent.lbfgs import LBFGS, _two_loops
+from mbrl.planning.descent.lbfgs import LBFGS, _direction, _two_loops
 from mbrl.planning.splines import Spline
 from tests.planning.descent.test_descent import at, draw
 from tests.planning.gradient_problems import (
@@ -162,3 +162,16 @@ def test_with_the_curvature_of_the_free_knots_a_step_is_newtons_on_them():
     memory["gradient"] = gradient[:, :, 0].mT
     there, _, _ = LBFGS(history=len(free)).step(surface, here, gradient, good, memory)
     np.testing.assert_allclose(there.actions[:, 0, 0], u, atol=1e-9)
+
+
+def test_the_first_step_reaches_a_half_range_in_the_fastest_free_knot():
+    problem = linear_quadratic()
+    surface = Landscape(problem, states(1), Spline(6))
+    z = torch.zeros(6, 1, 1, dtype=torch.float64)
+    z[0] = surface.low
+    gradient = torch.tensor([9.0, 0.5, -0.1, 0.0, 0.2, 0.3], dtype=torch.float64)[:, None, None]
+    nothing = torch.zeros(2, 1, 6, dtype=torch.float64)
+    reach = torch.ones(1, dtype=torch.float64)
+    found = _direction(surface, z, gradient, nothing, nothing, reach)[:, 0, 0]
+    expected = torch.tensor([9.0, 1.0, -0.2, 0.0, 0.4, 0.6], dtype=torch.float64)
+    torch.testing.assert_close(found, expected)
