@@ -231,6 +231,23 @@ def test_at_the_optimum_nothing_is_left_to_do():
         assert search.measured()["residual"] < 1e-10
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_row_that_has_converged_is_left_alone_while_others_go_on(kind):
+    problem, x0 = linear_quadratic(seed=1), states(2)
+    h_matrix, h_vector = reduced(problem, x0[0])
+    start = problem.still(2)
+    u = box_optimum(h_matrix, h_vector, float(problem.low), float(problem.high))
+    start[:, 0, 0] = torch.from_numpy(u)
+    search = planner(kind).begin(problem, x0, start, None)
+    before = search.state_dict()["_here"]["knots"]
+    for _ in range(3):
+        search.iterate()
+    after = search.state_dict()["_here"]["knots"]
+    assert torch.equal(before[:, 0], after[:, 0])
+    assert not torch.equal(before[:, 1], after[:, 1])
+    assert not search.converged
+
+
 def test_without_bounds_actions_may_be_large():
     problem, x0 = linear_quadratic(seed=2), 50 * states(2)
     far = torch.full((1,), math.inf, dtype=torch.float64)
