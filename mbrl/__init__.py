@@ -8,7 +8,18 @@ from mbrl.graph import SHIPPED, build_graph
 from mbrl.nn import DeterministicMLP, GaussianMLP, OpenLoop
 from mbrl.ops import MujocoDynamics, MujocoRollout, ParametricDynamics
 from mbrl.physics import ModelParameters, Simulator
-from mbrl.planning import CEM, CMAES, ICEM, ILQR, MPPI, PlanNode, PredictiveSampling, RandomShooting
+from mbrl.planning import (
+    CEM,
+    CMAES,
+    ICEM,
+    ILQR,
+    MPPI,
+    GradientShooting,
+    PlanNode,
+    PredictiveSampling,
+    RandomShooting,
+    Variational,
+)
 from mbrl.registry import ALGORITHMS, NODES, PLANNERS, POLICIES, TASKS
 from mbrl.runner import run
 from mbrl.tasks import (
@@ -60,6 +71,8 @@ register_planner("cma_es")(CMAES)
 register_algorithm("policy_gradient")(PolicyGradient)
 register_algorithm("trajectory_optimization")(TrajectoryOptimization)
 register_algorithm("mpc")(ModelPredictiveControl)
+register_planner("gradient_shooting")(GradientShooting)
+register_planner("variational")(Variational)
 register_smooth()
 register_reaching()
 register_tracking()

@@ -17,6 +17,7 @@ from mbrl.planning.costs import (
     TerminalCost,
     ValueTerminal,
 )
+from mbrl.planning.gradient_shooting import GradientShooting
 from mbrl.planning.icem import ICEM
 from mbrl.planning.ilqr import ILQR
 from mbrl.planning.model import Model, Scene, SimulatorModel, TorchModel, model_of
@@ -27,6 +28,7 @@ from mbrl.planning.predictive_sampling import PredictiveSampling
 from mbrl.planning.problem import Policy, Problem
 from mbrl.planning.random_shooting import RandomShooting
 from mbrl.planning.receding_horizon import RecedingHorizon, Schedule, Tail
+from mbrl.planning.variational import Variational
 
 __all__ = [
     "CEM",
@@ -35,6 +37,7 @@ __all__ = [
     "ICEM",
     "ILQR",
     "MPPI",
+    "GradientShooting",
     "Model",
     "Plan",
     "PlanNode",
@@ -58,6 +61,7 @@ __all__ = [
     "TerminalCost",
     "TorchModel",
     "ValueTerminal",
+    "Variational",
     "make_planner",
     "make_problem",
     "model_of",

@@ -30,6 +30,10 @@ class Scene(NamedTuple):
             return self
         return self._replace(context=self.context.repeat(times, 1))
 
+    def of_rows(self, rows: Tensor) -> Scene:
+        """Return the scene of some rows, by their indices."""
+        return self if self.context is None else self._replace(context=self.context[rows])
+
     def flattened(self, steps: int) -> Tensor | None:
         """Return the context of T steps of all rows, [T B, n], steps outermost."""
         return None if self.context is None else self.context.repeat(steps, 1)

@@ -123,20 +123,47 @@ class Problem:
             actions: [T, N, nu].
             scene: of N rows; None: the problem's own.
         """
+        total = self.costs_by_step(states, actions, scene).sum(0)
+        return torch.where(total.isnan(), torch.inf, total)
+
+    def costs_by_step(self, states: Tensor, actions: Tensor, scene: Scene | None = None) -> Tensor:
+        """Costs [T, N] of the steps of rollouts, phi with the last one; see :meth:`costs`."""
         good = states.isfinite().all(-1).all(0) & actions.isfinite().all(-1).all(0)  # (N)
         if not good.all():  # costs may refuse what is not finite
             states = torch.where(good[:, None], states, states[:1].nan_to_num())
             actions = torch.where(good[:, None], actions, torch.zeros_like(actions[:1]))
         with torch.no_grad():
-            total = self._by_step(states, actions, scene or self.scene).sum(0)
-        return torch.where(good & ~total.isnan(), total, torch.inf)
+            costs = self._by_step(states, actions, scene or self.scene)
+        return torch.where(good, costs, torch.inf)
 
-    def gradient(self, states: Tensor, actions: Tensor) -> Tensor:
-        """Return the total derivative of the cost by the actions of rollouts, [T, B, nu]."""
+    def gradient(
+        self,
+        states: Tensor,
+        actions: Tensor,
+        *,
+        scene: Scene | None = None,
+        weights: Tensor | None = None,
+    ) -> Tensor:
+        r"""Return the total derivative by the actions of rollouts, [T, N, nu].
+
+        .. math:: g_t = \frac{\mathrm{d}}{\mathrm{d} u_t} \Big(
+                  \sum_k w_k \, c(x_k, u_k, x_{k+1}; k) + w_{T-1} \, \phi(x_T) \Big)
+
+        Args:
+            states: [T+1, N, nx].
+            actions: [T, N, nu].
+            scene: of N rows; None: the problem's own.
+            weights: w, [T]; None: 1.
+
+        Raises:
+            DivergenceError: naming rows that cannot be linearised.
+        """
+        scene = scene or self.scene
         states = states.detach().requires_grad_()
         actions = actions.detach().requires_grad_()
         with torch.enable_grad():
-            total = self._by_step(states, actions, self.scene).sum()
+            costs = self._by_step(states, actions, scene)
+            total = (costs if weights is None else weights[:, None] * costs).sum()
             by_states, by_actions = torch.autograd.grad(
                 total, (states, actions), materialize_grads=True
             )
@@ -146,7 +173,7 @@ class Problem:
             actions.detach(),
             flat.unflatten(0, states.shape[:2]),
             by_actions,
-            self.scene,
+            scene,
         )
 
     def expand(
@@ -178,8 +205,9 @@ class Problem:
         return {"control_steps": model.control_steps, "linearizations": model.linearizations}
 
     def _by_step(self, states: Tensor, actions: Tensor, scene: Scene) -> Tensor:
-        """Costs [T+1, N], the terminal one last."""
+        """Costs [T, N], the terminal one with the last step's."""
         stage = self.stage(Points.along(states, actions, scene)).unflatten(0, actions.shape[:2])
         if self.terminal is None:
             return stage
-        return torch.cat([stage, self.terminal(states[-1], scene, len(actions))[None]])
+        last = stage[-1:] + self.terminal(states[-1], scene, len(actions))
+        return torch.cat([stage[:-1], last])
