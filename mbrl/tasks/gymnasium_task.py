@@ -25,7 +25,7 @@ from mbrl.tasks.own_step import EnvironmentStep, current_state
 from mbrl.tasks.residual.environment import ResidualEnv
 from mbrl.tasks.semantics import Semantics
 from mbrl.tasks.task import Task
-from mbrl.tasks.wrappers import ActionMap, space_bounds
+from mbrl.tasks.wrappers import ActionMap, action_bounds
 from mbrl.types import Array, Start, Transition
 
 _PROBES = 3
@@ -76,7 +76,7 @@ class GymnasiumTask(Task):
         self.state_size = self.simulator.spec.nx
         self.observation_size = _width(env.observation_space, name, "observations")
         _width(env.action_space, name, "actions")
-        inner = _action_bounds(env)
+        inner = action_bounds(env)
         self.action_low, self.action_high = self._actions.bounds or inner
         # Our copy of the model raises on divergence; the environment's shall not reset it away.
         env.model.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_AUTORESET)
@@ -432,23 +432,6 @@ def _width(space: Any, name: str, what: str) -> int:
     if not isinstance(space, gymnasium.spaces.Box) or shape is None or len(shape) != 1:
         raise TaskError(f"{name}: {what} must be vectors of numbers, the space is {space}")
     return int(shape[0])
-
-
-def _action_bounds(env: Any) -> tuple[Tensor, Tensor]:
-    """Bounds in double precision: the action space rounds the model's control range to single."""
-    low, high = (bound.numpy() for bound in space_bounds(env.action_space))
-    if len(low) != env.model.nu:  # the environment makes its controls of other actions
-        return space_bounds(env.action_space)
-    limited = env.model.actuator_ctrllimited.astype(bool)
-    exact_low, exact_high = env.model.actuator_ctrlrange.T
-    low = np.where(limited & np.isclose(low, exact_low), exact_low, low)
-    high = np.where(limited & np.isclose(high, exact_high), exact_high, high)
-    # An unlimited actuator has the range [0, 0] in its model, and so in the action space.
-    empty = ~limited & (low >= high)
-    return (
-        torch.from_numpy(np.where(empty, -np.inf, low)),
-        torch.from_numpy(np.where(empty, np.inf, high)),
-    )
 
 
 def _mujoco_ids() -> list[str]:

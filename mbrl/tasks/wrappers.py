@@ -100,3 +100,20 @@ def space_bounds(space: Any) -> tuple[Tensor, Tensor]:
 
 def _clamp(low: Tensor, high: Tensor) -> Callable[[Tensor], Tensor]:
     return lambda action: action.clamp(low, high)
+
+
+def action_bounds(env: Any) -> tuple[Tensor, Tensor]:
+    """Bounds in double precision: the action space rounds the model's control range to single."""
+    low, high = (bound.numpy() for bound in space_bounds(env.action_space))
+    if len(low) != env.model.nu:  # the environment makes its controls of other actions
+        return space_bounds(env.action_space)
+    limited = env.model.actuator_ctrllimited.astype(bool)
+    exact_low, exact_high = env.model.actuator_ctrlrange.T
+    low = np.where(limited & np.isclose(low, exact_low), exact_low, low)
+    high = np.where(limited & np.isclose(high, exact_high), exact_high, high)
+    # An unlimited actuator has the range [0, 0] in its model, and so in the action space.
+    empty = ~limited & (low >= high)
+    return (
+        torch.from_numpy(np.where(empty, -np.inf, low)),
+        torch.from_numpy(np.where(empty, np.inf, high)),
+    )

@@ -25,17 +25,17 @@ def test_action_bounds_are_the_models_in_double_precision():
     # 0.4 is not representable in the single precision of the action space.
     from gymnasium.envs.mujoco.humanoid_v5 import HumanoidEnv
 
-    from mbrl.tasks.gymnasium_task import _action_bounds
+    from mbrl.tasks.wrappers import action_bounds
 
     env = HumanoidEnv()
-    low, high = _action_bounds(env)
+    low, high = action_bounds(env)
     np.testing.assert_array_equal(low, env.model.actuator_ctrlrange[:, 0])
     np.testing.assert_array_equal(high, env.model.actuator_ctrlrange[:, 1])
     assert float(high[0]) == 0.4
     env.model.actuator_ctrllimited[2] = 0
     env.model.actuator_ctrlrange[2] = 0.0
     env._set_action_space()
-    low, high = _action_bounds(env)
+    low, high = action_bounds(env)
     assert (float(low[2]), float(high[2])) == (-np.inf, np.inf)
 
 

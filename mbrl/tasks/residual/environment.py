@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,13 +21,15 @@ from torch import Tensor
 from mbrl.errors import ConfigError, ModelError, one_line
 from mbrl.options import completed
 from mbrl.physics import Simulator
-from mbrl.tasks.residual.cost import ResidualCost, Terms
+from mbrl.tasks.residual.cost import ResidualCost
 from mbrl.tasks.residual.direct import scalar_joints
 from mbrl.tasks.residual.scene import Scene, found_file
 from mbrl.tasks.residual.success import Success
 from mbrl.types import Array
 
 _WHERE = "task_args"
+_OURS = {"self", "model_path", "frame_skip", "observation_space"}
+_PASSED = set(inspect.signature(MujocoEnv.__init__).parameters) - _OURS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,8 +89,8 @@ class ResidualEnv(MujocoEnv, EzPickle):
         self,
         *,
         model: str,
-        cost: Terms,
-        terminal: Terms | None = None,
+        cost: Mapping[str, Any] | Sequence[Any],
+        terminal: Mapping[str, Any] | Sequence[Any] | None = None,
         reset: Mapping[str, Any] | None = None,
         success: Mapping[str, Any] | None = None,
         frame_skip: int = 1,
@@ -95,12 +98,11 @@ class ResidualEnv(MujocoEnv, EzPickle):
     ):
         given = {"terminal": terminal, "reset": reset, "success": success, "frame_skip": frame_skip}
         EzPickle.__init__(self, model=model, cost=cost, **given, **kwargs)
-        if not isinstance(model, str):
-            raise ConfigError(f"{_WHERE}.model must be a path to MJCF, got {model!r}")
-        if isinstance(frame_skip, bool) or not isinstance(frame_skip, int) or frame_skip < 1:
+        if frame_skip < 1:
             raise ConfigError(f"{_WHERE}.frame_skip must be a positive integer, got {frame_skip!r}")
+        path = _model_path(model)
         try:
-            super().__init__(_model_path(model), frame_skip, None, **kwargs)
+            super().__init__(path, frame_skip, None, **kwargs)
         except ValueError as error:
             raise ModelError(
                 f"{_WHERE}.model: {model} does not compile: {one_line(error)}"
@@ -191,9 +193,13 @@ class ResidualEnv(MujocoEnv, EzPickle):
 def register_residual() -> None:
     """Register it with Gymnasium, once."""
     if "mbrl/Residual-v0" not in gymnasium.registry:
-        gymnasium.register(
-            "mbrl/Residual-v0", entry_point=f"{__name__}:ResidualEnv", max_episode_steps=1000
-        )
+        gymnasium.register("mbrl/Residual-v0", entry_point=_made, max_episode_steps=1000)
+
+
+def _made(**kwargs: Any) -> ResidualEnv:
+    """Return an environment whose arguments are checked like a configuration."""
+    passed = {name: kwargs.pop(name) for name in _PASSED & kwargs.keys()}
+    return ResidualEnv(**completed(ResidualEnv, kwargs, _WHERE), **passed)
 
 
 def _model_path(model: str) -> str:
