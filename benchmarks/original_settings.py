@@ -1,9 +1,9 @@
 """iLQR against Adam on the pathwise gradient, at the settings of Model-Based-RL.
 
 The locomotion tasks of MahanFathi/Model-Based-RL: horizon 40, its frame skips, deterministic
-trajectory optimisation by Adam (lr 1e-3, GRAD_WEIGHTS average, 5001 updates, mode "Grad") from small
-random actions, and iLQR from the same actions. Prints costs (the return, negated) per seed; of
-Adam the best of all its iterates counts.
+trajectory optimisation by Adam (lr 1e-3, GRAD_WEIGHTS average, 5001 updates, mode "Grad") from
+small random actions, and iLQR from the same actions. Prints costs (the return, negated) per seed;
+of Adam the best of all its iterates counts.
 
     python benchmarks/original_settings.py [--tasks Hopper ...] [--seeds 3] [--updates 5001]
 """

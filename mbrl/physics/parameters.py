@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mbrl.errors import ArgumentError, ModelError, NotFiniteError, one_line
+from mbrl.physics.arguments import real_array
 from mbrl.physics.parameter_names import Entry, entries, lowest, needs_constants, own_values
-from mbrl.physics.simulator import Simulator, real_array
+from mbrl.physics.simulator import Simulator
 from mbrl.types import Array
 
 # A change that every field bears and that none overlooks.

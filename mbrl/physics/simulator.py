@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from mbrl.errors import ArgumentError, ModelError, NotFiniteError, suggestion
+from mbrl.errors import ArgumentError, ModelError
 from mbrl.physics.adjoint import Adjoint, adjoint
+from mbrl.physics.arguments import check_fields, finite, loaded, real_array, shaped
 from mbrl.physics.engine import SimulationPool, private_copy, thread_count
 from mbrl.physics.linearization import Linearizer, check_eps, converged
 from mbrl.physics.sensing import Probe, Sensing
@@ -58,7 +58,7 @@ class Simulator:
     ):
         if isinstance(frame_skip, bool) or not isinstance(frame_skip, int) or frame_skip < 1:
             raise ArgumentError(f"frame_skip must be a positive integer, got {frame_skip!r}")
-        self.model = private_copy(_loaded(model))
+        self.model = private_copy(loaded(model))
         self.spec = StateSpec(self.model)
         self.frame_skip = frame_skip
         self.threads = thread_count(threads)
@@ -149,7 +149,7 @@ class Simulator:
         if ctrls.ndim != 3:
             raise ArgumentError(f"ctrls must have shape [T, B, nu], got {list(ctrls.shape)}")
         state, _ = self.checked(state, ctrls[0] if len(ctrls) else np.zeros(ctrls.shape[1:]))
-        self._finite(ctrls, "ctrls")
+        finite(ctrls, "ctrls")
         return self.closed_loop(state, lambda t, _: ctrls[t], len(ctrls), mark_diverged)[0]
 
     def closed_loop(
@@ -269,20 +269,20 @@ class Simulator:
                 f"ctrls must have shape [T, B, {self.spec.nu}], got {list(ctrls.shape)}"
             )
         steps, batch, nu = ctrls.shape
-        _shaped(states, "states", (steps + 1, batch, self.spec.nx))
+        shaped(states, "states", (steps + 1, batch, self.spec.nx))
         state_gradients = real_array(state_gradients, "state_gradients")
-        _shaped(state_gradients, "state_gradients", (steps + 1, batch, self.spec.ndx))
+        shaped(state_gradients, "state_gradients", (steps + 1, batch, self.spec.ndx))
         if ctrl_gradients is None:
             ctrl_gradients = np.zeros_like(ctrls)
         ctrl_gradients = real_array(ctrl_gradients, "ctrl_gradients")
-        _shaped(ctrl_gradients, "ctrl_gradients", ctrls.shape)
+        shaped(ctrl_gradients, "ctrl_gradients", ctrls.shape)
         if gains is not None:
             gains = real_array(gains, "gains")
-            _shaped(gains, "gains", (steps, batch, nu, self.spec.ndx))
+            shaped(gains, "gains", (steps, batch, nu, self.spec.ndx))
         for name, values in (("states", states), ("ctrls", ctrls)):
             if not np.isfinite(values).all():
                 for t, value in enumerate(values):
-                    self._finite(value, f"{name}[{t}]")
+                    finite(value, f"{name}[{t}]")
         check_eps(eps)
         found = smoothing_of(smoothing)
         with self._lock:
@@ -386,7 +386,7 @@ class Simulator:
         key = tuple(sorted(set(fields)))
         pool = self._pools.pop(key, None)
         if pool is None:
-            _check_fields(key)
+            check_fields(key)
             pool = SimulationPool(self.model, self.spec, self.threads, key)
         self._pools[key] = pool  # most recently used last
         if len(self._pools) > _KEPT_POOLS:
@@ -408,66 +408,8 @@ class Simulator:
             raise ArgumentError(
                 f"ctrl must have shape [{len(state)}, {self.spec.nu}], got {list(ctrl.shape)}"
             )
-        return self._finite(state, "state"), self._finite(ctrl, "ctrl")
-
-    def _finite(self, value: Array, name: str) -> Array:
-        if not np.isfinite(value).all():
-            wrong = ~np.isfinite(value).all(axis=-1)  # ([T,] B)
-            rows = np.flatnonzero(wrong.reshape(-1, wrong.shape[-1]).any(axis=0))
-            raise NotFiniteError(
-                f"{name} must be finite, got NaN or infinity in rows {rows[:8].tolist()}", rows
-            )
-        return value
+        return finite(state, "state"), finite(ctrl, "ctrl")
 
 
 def _rebuilt(model: mujoco.MjModel, frame_skip: int, threads: int) -> Simulator:
     return Simulator(model, frame_skip=frame_skip, threads=threads)
-
-
-def real_array(value: object, name: str) -> Array:
-    """Return ``value`` as an array of float64.
-
-    Raises:
-        ArgumentError: if it does not hold real numbers.
-    """
-    try:
-        array = np.asarray(value)
-        if array.dtype.kind in "biuf":
-            return array.astype(np.float64, copy=False)
-        found = f"dtype {array.dtype}"
-    except (TypeError, ValueError, RuntimeError) as error:  # ragged; a tensor that needs a gradient
-        found = " ".join(str(error).split())
-    raise ArgumentError(f"{name} must be an array of real numbers, got {found}")
-
-
-def _loaded(model: mujoco.MjModel | str | os.PathLike[str]) -> mujoco.MjModel:
-    if isinstance(model, mujoco.MjModel):
-        return model
-    if not isinstance(model, str | os.PathLike):
-        raise ArgumentError(
-            f"model must be a mujoco.MjModel or a path to MJCF, got {type(model).__name__}"
-        )
-    path = Path(model)
-    if not path.is_file():
-        raise ModelError(f"model: no such MJCF file: {path}")
-    try:
-        return mujoco.MjModel.from_xml_path(str(path))
-    except ValueError as error:
-        raise ModelError(
-            f"model: {path} does not compile: {' '.join(str(error).split())}"
-        ) from error
-
-
-def _shaped(value: Array, name: str, shape: tuple[int, ...]) -> None:
-    """Refuse an array of another shape."""
-    if value.shape != shape:
-        raise ArgumentError(f"{name} must have shape {list(shape)}, got {list(value.shape)}")
-
-
-def _check_fields(fields: Sequence[str]) -> None:
-    """Refuse what is no field of MjData."""
-    for name in fields:
-        if name not in mujoco.batch.DATA_FIELDS:
-            raise ArgumentError(
-                f"unknown MjData field {name!r}; {suggestion(name, mujoco.batch.DATA_FIELDS)}"
-            )
