@@ -11,6 +11,7 @@ import torch
 from mbrl.algorithms.algorithm import Setting
 from mbrl.algorithms.planning import guide
 from mbrl.errors import ArgumentError
+from mbrl.options import at_key
 from mbrl.planning import (
     DEFAULT_PLANNER,
     PlannerChoice,
@@ -134,7 +135,8 @@ class ModelPredictiveControl:
 
     def actor(self) -> RecedingHorizon:
         """Return a controller that has planned nothing yet."""
-        return RecedingHorizon(self._problem, self._planner, **self._options)
+        with at_key("algorithm", ModelPredictiveControl):
+            return RecedingHorizon(self._problem, self._planner, **self._options)
 
     def state_dict(self) -> dict[str, Any]:
         """The episodes that are recorded, the plan, and the random state."""

@@ -186,6 +186,7 @@ class RecedingHorizon:
             "planned_at": self._planned_at,
             "rows": torch.from_numpy(self._rows),
             "generator": self._generator.get_state(),
+            "ticks": dict(vars(self.ticks)),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -193,6 +194,7 @@ class RecedingHorizon:
         self.plan = None if state["plan"] is None else Plan(**state["plan"])
         self._planned_at, self._rows = int(state["planned_at"]), state["rows"].numpy()
         self._generator.set_state(state["generator"])
+        vars(self.ticks).update(state["ticks"])
 
     def _select(self, rows: NDArray[np.intp]) -> None:
         """Keep the plans of these episodes; forget them if there are none for one of these."""
