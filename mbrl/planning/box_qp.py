@@ -107,7 +107,8 @@ class _Problem(NamedTuple):
 
     def searched(self, d: Array, gradient: Array, target: Array) -> Array:
         """Return the first local minimum along the straight path to the target, clipped."""
-        feasible = ((target >= self.low) & (target <= self.high)).all(axis=1)
+        inside = (target >= self.low) & (target <= self.high)
+        feasible: NDArray[np.bool_] = np.asarray(inside.all(axis=1))
         result = np.where(feasible[:, None], target, d)
         bent = np.flatnonzero(~feasible)
         if len(bent):
