@@ -51,22 +51,24 @@ def box_qp(
         iterations: at most so many.
     """
     d = np.clip(start, low, high)
+    numbers = np.concatenate([h, g[:, None], d[:, None]], axis=1)
+    sound: NDArray[np.bool_] = np.asarray(np.isfinite(numbers).all(axis=(1, 2)))
+    if not sound.all():  # what is not finite has no solution; an easy problem stands in
+        h, d = np.where(sound[:, None, None], h, np.eye(d.shape[1])), np.where(sound[:, None], d, 0)
+        g = np.where(sound[:, None], g, 0.0)
+    problem = _Problem(h, g, low, high)
     free = np.zeros_like(d, dtype=bool)
     solved = np.zeros(len(d), dtype=bool)
-    # What is not finite has no solution, and stays where it begins.
-    sound = np.isfinite(h).all((1, 2)) & np.isfinite(g).all(1) & np.isfinite(d).all(1)
     for iteration in range(iterations):
-        rows = np.flatnonzero(sound & ~solved)
-        if not len(rows):
+        gradient = problem.gradient(d)
+        now, done = problem.examined(d, gradient, None if iteration < _HASTY else free)
+        free = np.where(solved[:, None], free, now)  # rows do not wait for each other
+        solved = solved | done
+        if solved.all():
             break
-        problem = _Problem(h[rows], g[rows], low[rows], high[rows])
-        kept = None if iteration < _HASTY else free[rows]
-        gradient = problem.gradient(d[rows])
-        free[rows], solved[rows] = problem.examined(d[rows], gradient, kept)
-        target = problem.minimiser(d[rows], free[rows])
-        moved = problem.searched(d[rows], gradient, target)
-        d[rows] = np.where(solved[rows, None], d[rows], moved)
-    return BoxSolution(d, free, solved)
+        moved = problem.searched(d, gradient, problem.minimiser(d, free))
+        d = np.where(solved[:, None], d, moved)
+    return BoxSolution(d, free, solved & sound)
 
 
 class _Problem(NamedTuple):

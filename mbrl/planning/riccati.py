@@ -114,21 +114,22 @@ def reference_pass(
     value_x: Array = local.final_x[:, :, None]
     value_xx: Array = local.final_xx
     for t in range(steps - 1, -1, -1):
-        a, b = local.a[t, rows], local.b[t, rows]
+        a, b = local.a[t], local.b[t]
         at, bt = a.swapaxes(1, 2), b.swapaxes(1, 2)
         va, vb = value_xx @ a, value_xx @ b
-        q_x = local.x[t, rows, :, None] + at @ value_x
-        q_u = local.u[t, rows, :, None] + bt @ value_x
-        q_xx, q_uu = local.xx[t, rows] + at @ va, _symmetric(local.uu[t, rows] + bt @ vb)
-        q_ux = local.ux[t, rows] + bt @ va
-        mu = regularization[rows, None, None]
+        q_x = local.x[t, :, :, None] + at @ value_x
+        q_u = local.u[t, :, :, None] + bt @ value_x
+        q_xx, q_uu = local.xx[t] + at @ va, _symmetric(local.uu[t] + bt @ vb)
+        q_ux = local.ux[t] + bt @ va
+        mu = regularization[:, None, None]
         if of_state:
             tilde_uu, tilde_ux = q_uu + mu * _symmetric(bt @ b), q_ux + mu * (bt @ a)
         else:
             tilde_uu, tilde_ux = q_uu + mu * np.eye(nu), q_ux
         good = _positive_definite(tilde_uu)
-        tilde_uu = np.where(good[:, None, None], tilde_uu, np.eye(nu))
-        solution = box_qp(tilde_uu, q_u[:, :, 0], low[t, rows], high[t, rows], start[t, rows])
+        if not good.all():
+            tilde_uu = np.where(good[:, None, None], tilde_uu, np.eye(nu))
+        solution = box_qp(tilde_uu, q_u[:, :, 0], low[t], high[t], start[t])
         feedback = -solve_free(tilde_uu, tilde_ux, solution.free)
         step = solution.d[:, :, None]
         k[t, rows], gains[t, rows] = solution.d, feedback
@@ -140,7 +141,10 @@ def reference_pass(
         cross = kt @ q_ux
         value_xx = _symmetric(q_xx + kt @ (q_uu @ feedback) + cross + cross.swapaxes(1, 2))
         good &= solution.solved
-        rows, value_x, value_xx = rows[good], value_x[good], value_xx[good]
+        if not good.all():
+            rows, value_x, value_xx = rows[good], value_x[good], value_xx[good]
+            local, regularization = local.rows(good), regularization[good]
+            low, high, start = low[:, good], high[:, good], start[:, good]
     failed = np.ones(batch, dtype=bool)
     failed[rows] = False
     for part in (k, gains):
