@@ -1,4 +1,4 @@
-"""The folders of the package and its native engine; all the rest is in pyproject.toml."""
+"""The folders of the package and its native parts; all the rest is in pyproject.toml."""
 
 import importlib.util
 import sys
@@ -18,40 +18,59 @@ def folder_of(package):
     return Path(spec.submodule_search_locations[0]) if spec else None
 
 
+def extension(name, sources, include=(), **options):
+    """Return an optional extension in C++: where compiling fails the package installs all the same.
+
+    An sdist has the sources whatever is missing here.
+    """
+    pybind11 = folder_of("pybind11")
+    return Extension(
+        name,
+        [str(path) for path in sources],
+        include_dirs=[str(path) for path in (*include, pybind11 and pybind11 / "include") if path],
+        extra_compile_args=(
+            ["/O2", "/std:c++17", "/EHsc"]
+            if sys.platform == "win32"
+            else ["-O3", "-std=c++17", "-fvisibility=hidden"]
+        ),
+        language="c++",
+        optional=True,
+        **options,
+    )
+
+
 def native_engine():
     """Return the engine that differentiates MuJoCo, against the mujoco wheel of this environment.
 
-    It is optional: without a C++ compiler the package installs all the same, and falls back to
-    finite differences of whole steps.
+    Without it Jacobians are finite differences of whole steps.
     """
-    mujoco, pybind11 = folder_of("mujoco"), folder_of("pybind11")
+    mujoco, native = folder_of("mujoco"), Path("mbrl", "physics", "native")
     names = ("libmujoco.so.*", "libmujoco.*.dylib", "mujoco.lib")
     library = mujoco and next((f for name in names for f in mujoco.glob(name)), None)
-    windows = sys.platform == "win32"
-    native = Path("mbrl", "physics", "native")
-    # Where a part is missing compiling fails, which is allowed; an sdist has the sources anyway.
-    return [
-        Extension(
-            "mbrl.physics._engine",
-            sorted(map(str, native.glob("*.cpp"))),
-            depends=sorted(map(str, native.glob("*.h"))),
-            include_dirs=[str(folder / "include") for folder in (mujoco, pybind11) if folder],
-            # By its path: the name of the file carries the version.
-            extra_objects=[str(library)] if library else [],
-            extra_compile_args=(
-                ["/O2", "/std:c++17", "/EHsc"]
-                if windows
-                else ["-O3", "-std=c++17", "-fvisibility=hidden"]
-            ),
-            language="c++",
-            optional=True,
-        )
-    ]
+    return extension(
+        "mbrl.physics._engine",
+        sorted(native.glob("*.cpp")),
+        [mujoco and mujoco / "include"],
+        depends=sorted(map(str, native.glob("*.h"))),
+        # By its path: the name of the file carries the version.
+        extra_objects=[str(library)] if library else [],
+    )
+
+
+def native_riccati():
+    """Return the backward pass of iLQR, which needs no MuJoCo; without it, NumPy does the same."""
+    native, dense = Path("mbrl", "planning", "native"), Path("mbrl", "physics", "native")
+    return extension(
+        "mbrl.planning._riccati",
+        [*sorted(native.glob("*.cpp")), dense / "dense.cpp"],
+        [dense],
+        depends=sorted(map(str, [*native.glob("*.h"), dense / "dense.h"])),
+    )
 
 
 setup(
     packages=[*find_packages(include=["mbrl", "mbrl.*"]), *DATA],
     package_dir=DATA,
     package_data={"mbrl": ["py.typed"], **{name: ["**/*"] for name in DATA}},
-    ext_modules=native_engine(),
+    ext_modules=[native_engine(), native_riccati()],
 )

@@ -50,7 +50,7 @@ find_python() {
 # Sets $place and $sums: what .venv has to be, given the Python version in $1.
 describe() {
     place="$root, Python $1"
-    sums=$(cd -- "$root" && cksum setup.py pyproject.toml constraints.txt mbrl/physics/native/*)
+    sums=$(cd -- "$root" && cksum setup.py pyproject.toml constraints.txt mbrl/*/native/*)
 }
 
 # Does the file $1 hold exactly the text $2?

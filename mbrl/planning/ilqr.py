@@ -238,14 +238,15 @@ class _Search(Search):
         problem = self.problem.rows(rows)
         lengths = planner.step_lengths
         k, gains = torch.from_numpy(step.k), torch.from_numpy(step.gains)
-        nominal, actions = self._states[:, rows], self._actions[:, rows]
+        # What does not depend on the states is computed once: laws of small systems are overhead.
+        nominal = self._states[:, rows].repeat(1, len(lengths), 1).unbind()
+        open_loop = self._actions[:, None, rows] + lengths[:, None, None] * k[:, None]
+        wanted, feedback = open_loop.unbind(), gains.unbind()  # (lengths, rows, nu), (rows, ...)
 
         def law(t: int, states: Tensor) -> Tensor:
-            present = states.unflatten(0, (len(lengths), batch))
-            deviation = problem.model.difference(nominal[t].expand_as(present), present)
-            feedback = (gains[t] @ deviation[..., None])[..., 0]
-            wanted = actions[t] + lengths[:, None, None] * k[t] + feedback
-            return problem.clip(wanted).flatten(0, 1)
+            deviation = problem.model.difference(nominal[t], states)
+            deviation = deviation.view(len(lengths), batch, -1, 1)
+            return problem.clip(wanted[t] + (feedback[t] @ deviation)[..., 0]).flatten(0, 1)
 
         starts = self.state[rows].repeat(len(lengths), 1)
         states, applied, costs = problem.closed_loop(starts, law)

@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+import importlib
+from types import ModuleType
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mbrl.planning.box_qp import box_qp
+from mbrl.planning.box_qp import box_qp, solve_free
 from mbrl.types import Array
 
 
+def _load() -> ModuleType | None:
+    try:
+        return importlib.import_module("mbrl.planning._riccati")
+    except ImportError:  # without a compiler NumPy does the same, more slowly
+        return None
+
+
+_NATIVE = _load()
+
+
 class LocalModel(NamedTuple):
-    """Linear dynamics and quadratic costs along B trajectories of T steps, in tangent space."""
+    """Linear dynamics and quadratic costs along B trajectories of T steps, in tangent space.
+
+    xx, uu and final_xx are symmetric.
+    """
 
     a: Array  # (T, B, ndx, ndx)
     b: Array  # (T, B, ndx, nu)
@@ -74,64 +89,83 @@ def backward_pass(
         start: guesses of k, [T, B, nu].
         of_state: whether mu is added to V_xx.
     """
+    if _NATIVE is None:
+        return reference_pass(local, low, high, regularization, start, of_state=of_state)
+    return BackwardPass(
+        *_NATIVE.backward_pass(*local, low, high, regularization, start, of_state=of_state)
+    )
+
+
+def reference_pass(
+    local: LocalModel,
+    low: Array,
+    high: Array,
+    regularization: Array,
+    start: Array,
+    *,
+    of_state: bool = False,
+) -> BackwardPass:
+    """Return what :func:`backward_pass` does, in NumPy."""
     steps, batch, nu = local.u.shape
     ndx = local.x.shape[2]
     k, gains = np.zeros((steps, batch, nu)), np.zeros((steps, batch, nu, ndx))
     linear, quadratic = np.zeros(batch), np.zeros(batch)
-    good = np.ones(batch, dtype=bool)
+    rows = np.arange(batch)  # that have not failed
     value_x: Array = local.final_x[:, :, None]
     value_xx: Array = local.final_xx
-    mu = regularization[:, None, None]
-    mu_u, mu_x = mu * np.eye(nu), mu * np.eye(ndx)
     for t in range(steps - 1, -1, -1):
         a, b = local.a[t], local.b[t]
         at, bt = a.swapaxes(1, 2), b.swapaxes(1, 2)
         va, vb = value_xx @ a, value_xx @ b
-        q_x, q_u = local.x[t, :, :, None] + at @ value_x, local.u[t, :, :, None] + bt @ value_x
-        q_xx, q_ux, q_uu = local.xx[t] + at @ va, local.ux[t] + bt @ va, local.uu[t] + bt @ vb
+        q_x = local.x[t, :, :, None] + at @ value_x
+        q_u = local.u[t, :, :, None] + bt @ value_x
+        q_xx, q_uu = local.xx[t] + at @ va, _symmetric(local.uu[t] + bt @ vb)
+        q_ux = local.ux[t] + bt @ va
+        mu = regularization[:, None, None]
         if of_state:
-            tilde_uu, tilde_ux = q_uu + bt @ (mu_x @ b), q_ux + bt @ (mu_x @ a)
+            tilde_uu, tilde_ux = q_uu + mu * _symmetric(bt @ b), q_ux + mu * (bt @ a)
         else:
-            tilde_uu, tilde_ux = q_uu + mu_u, q_ux
-        tilde_uu = 0.5 * (tilde_uu + tilde_uu.swapaxes(1, 2))
-        good &= _positive_definite(tilde_uu)
-        if not good.any():
-            break
+            tilde_uu, tilde_ux = q_uu + mu * np.eye(nu), q_ux
+        good = _positive_definite(tilde_uu)
         if not good.all():
             tilde_uu = np.where(good[:, None, None], tilde_uu, np.eye(nu))
         solution = box_qp(tilde_uu, q_u[:, :, 0], low[t], high[t], start[t])
-        good &= solution.solved
-        feedback = _gains(tilde_uu, tilde_ux, solution.free)
+        feedback = -solve_free(tilde_uu, tilde_ux, solution.free)
         step = solution.d[:, :, None]
-        k[t], gains[t] = solution.d, feedback
+        k[t, rows], gains[t, rows] = solution.d, feedback
         curved = q_uu @ step
-        linear += (step * q_u).sum(axis=(1, 2))
-        quadratic += (step * curved).sum(axis=(1, 2))
+        linear[rows] += (step * q_u).sum(axis=(1, 2))
+        quadratic[rows] += (step * curved).sum(axis=(1, 2))
         kt = feedback.swapaxes(1, 2)
         value_x = q_x + kt @ (curved + q_u) + q_ux.swapaxes(1, 2) @ step
         cross = kt @ q_ux
-        value_xx = q_xx + kt @ (q_uu @ feedback) + cross + cross.swapaxes(1, 2)
-        value_xx = 0.5 * (value_xx + value_xx.swapaxes(1, 2))
+        value_xx = _symmetric(q_xx + kt @ (q_uu @ feedback) + cross + cross.swapaxes(1, 2))
+        good &= solution.solved
+        if not good.all():
+            rows, value_x, value_xx = rows[good], value_x[good], value_xx[good]
+            local, regularization = local.rows(good), regularization[good]
+            low, high, start = low[:, good], high[:, good], start[:, good]
+    failed = np.ones(batch, dtype=bool)
+    failed[rows] = False
     for part in (k, gains):
-        part[:, ~good] = 0.0
-    return BackwardPass(k, gains, linear, quadratic, good)
+        part[:, failed] = 0.0
+    for total in (linear, quadratic):
+        total[failed] = 0.0
+    return BackwardPass(k, gains, linear, quadratic, ~failed)
 
 
-def _gains(h: Array, cross: Array, free: NDArray[np.bool_]) -> Array:
-    """Return -H^{-1} C on the free entries, zero on the others: [B, nu, ndx]."""
-    if not free.all():
-        both = free[:, :, None] & free[:, None, :]
-        h = np.where(both, h, np.eye(h.shape[1]))
-        cross = np.where(free[:, :, None], cross, 0.0)
-    return -np.asarray(np.linalg.solve(h, cross), dtype=np.float64)
+def _symmetric(matrix: Array) -> Array:
+    result: Array = 0.5 * (matrix + matrix.swapaxes(1, 2))
+    return result
 
 
 def _positive_definite(h: Array) -> NDArray[np.bool_]:
-    """Whether matrices [B, n, n] are finite and have a Cholesky factor."""
+    """Whether matrices [B, n, n] are finite and positive definite beyond rounding."""
     try:
-        np.linalg.cholesky(h)
-        return np.asarray(np.isfinite(h).all(axis=(1, 2)))
+        pivots = np.einsum("bii->bi", np.linalg.cholesky(h)) ** 2
     except np.linalg.LinAlgError:
         if len(h) == 1:
             return np.zeros(1, dtype=bool)
         return np.concatenate([_positive_definite(row[None]) for row in h])
+    least = h.shape[1] * np.finfo(np.float64).eps * np.einsum("bii->bi", h)
+    return np.asarray(np.isfinite(h).all(axis=(1, 2)) & (pivots > least).all(axis=1))

@@ -20,6 +20,15 @@ def problems(seed, batch, n, spread=1.0):
     return h, g, low, high
 
 
+def hard_problems(seed, batch, n):
+    """Eigenvalues from 1e-12 to 1, random bounds around zero."""
+    rng = np.random.default_rng(seed)
+    basis, _ = np.linalg.qr(rng.normal(size=(batch, n, n)))
+    h = (basis * 10.0 ** rng.uniform(-12, 0, (batch, 1, n))) @ basis.swapaxes(1, 2)
+    low, high = -rng.uniform(0, 1, (batch, n)), rng.uniform(0, 1, (batch, n))
+    return 0.5 * (h + h.swapaxes(1, 2)), 0.1 * rng.normal(size=(batch, n)), low, high
+
+
 def enumerated(h, g, low, high):
     """The feasible stationary point of lowest value over all 3^n ways to hold entries."""
     best, value = None, np.inf
@@ -72,6 +81,61 @@ def test_ill_conditioned_and_badly_scaled():
     assert found.solved.all()
     gradient = (g + np.einsum("bij,bj->bi", h, found.d)) / scale[:, 0]
     assert np.abs(found.d - np.clip(found.d - gradient, low, high)).max() < 1e-8
+
+
+@pytest.mark.parametrize("n", [2, 4, 12, 21])
+def test_nothing_zigzags_where_the_condition_number_is_1e12(n):
+    h, g, low, high = hard_problems(n, 300, n)
+    found = box_qp(h, g, low, high, np.zeros_like(g), iterations=60)
+    assert found.solved.all()
+    assert residual(h, g, low, high, found.d) < 1e-8
+
+
+@pytest.mark.parametrize("size", [1e-12, 1.0, 1e12])
+def test_units_do_not_matter(size):
+    """Of the cost, and of every entry: powers of two, so that nothing is rounded."""
+    h, g, low, high = problems(6, 20, 5)
+    expected = box_qp(h, g, low, high, np.zeros_like(g))
+    cost = 2.0 ** np.round(np.log2(size))
+    units = 2.0 ** np.random.default_rng(0).integers(-20, 20, (20, 5))
+    scaled = cost * h * units[:, :, None] * units[:, None, :], cost * g * units
+    found = box_qp(*scaled, low / units, high / units, np.zeros_like(g))
+    assert found.solved.all()
+    np.testing.assert_allclose(found.d * units, expected.d, rtol=1e-11, atol=1e-13)
+    np.testing.assert_array_equal(found.free, expected.free)
+
+
+def test_random_problems_of_all_kinds_against_enumeration():
+    rng = np.random.default_rng(2)
+    for n in (1, 2, 3, 4):
+        h, g, low, high = problems(n + 20, 60, n)
+        equal = rng.random(g.shape) < 0.1
+        high = np.where(equal, low, high)
+        low = np.where(~equal & (rng.random(g.shape) < 0.2), -np.inf, low)
+        high = np.where(~equal & (rng.random(g.shape) < 0.2), np.inf, high)
+        g[::10] = 0.0
+        found = box_qp(h, g, low, high, 5 * rng.normal(size=g.shape))
+        assert found.solved.all()
+        assert not found.free[equal].any()
+        for row in range(60):
+            with np.errstate(invalid="ignore"):  # 0 times infinity: such candidates are refused
+                expected = enumerated(h[row], g[row], low[row], high[row])
+            np.testing.assert_allclose(found.d[row], expected, atol=1e-10)
+
+
+def test_what_is_not_finite_is_not_solved():
+    h, g, low, high = problems(0, 4, 2)
+    h[0, 0, 0], g[1, 0] = np.nan, np.inf
+    start = np.zeros_like(g)
+    start[2, 1] = np.nan
+    found = box_qp(h, g, low, high, start)
+    assert found.solved.tolist() == [False, False, False, True]
+
+
+def test_too_few_iterations_are_not_a_solution():
+    h, g, low, high = problems(9, 20, 6)
+    found = box_qp(h, g, low, high, np.zeros_like(g), iterations=1)
+    assert not found.solved.any()
 
 
 def test_without_bounds_it_is_newtons_step_and_all_is_free():

@@ -12,6 +12,8 @@ from mbrl.planning.riccati import LocalModel, backward_pass
 from tests.planning.lq import condensed, problem_of, projected_gradient, random_weights, riccati
 from tests.planning.pendulum import HANGING, Upright, pendulum
 
+pytestmark = pytest.mark.usefixtures("implementation")
+
 SIZES = [(1, 1, 5), (2, 1, 10), (4, 2, 30), (7, 3, 25), (12, 4, 40)]
 
 

@@ -27,12 +27,38 @@ void multiply_add(double* __restrict C, const double* __restrict A, int lda,
   }
 }
 
-bool cholesky(double* A, int n) {
+MBRL_CLONES
+void multiply_add_transposed(double* __restrict C, int ldc, const double* __restrict A, int lda,
+                             const double* __restrict B, int ldb, int rows, int inner, int n,
+                             bool upper) {
+  for (int i = 0; i < rows; i++) {
+    double* __restrict c = C + i * ldc;
+    const double* a = A + i;
+    const int first = upper ? i : 0;
+    int k = 0;
+    for (; k + 4 <= inner; k += 4) {
+      const double a0 = a[k * lda], a1 = a[(k + 1) * lda], a2 = a[(k + 2) * lda],
+                   a3 = a[(k + 3) * lda];
+      const double *b0 = B + k * ldb, *b1 = b0 + ldb, *b2 = b1 + ldb, *b3 = b2 + ldb;
+      for (int j = first; j < n; j++) {
+        c[j] += a0 * b0[j] + a1 * b1[j] + a2 * b2[j] + a3 * b3[j];
+      }
+    }
+    for (; k < inner; k++) {
+      const double a0 = a[k * lda];
+      const double* b0 = B + k * ldb;
+      for (int j = first; j < n; j++) c[j] += a0 * b0[j];
+    }
+  }
+}
+
+bool cholesky(double* A, int n, double least) {
   for (int j = 0; j < n; j++) {
     double* aj = A + j * n;
     double d = aj[j];
+    const double bar = least * d;
     for (int k = 0; k < j; k++) d -= aj[k] * aj[k];
-    if (!(d > 0)) return false;
+    if (!(d > bar)) return false;
     d = std::sqrt(d);
     aj[j] = d;
     const double inverse = 1 / d;

@@ -16,9 +16,14 @@ namespace mbrl {
 // C (rows x n) += A (rows x inner, leading dimension lda) B (inner x n).
 void multiply_add(double* C, const double* A, int lda, const double* B, int rows, int inner, int n);
 
-// Factor a symmetric positive definite matrix in place, A = L L', lower triangle; false if it is
-// not positive definite.
-bool cholesky(double* A, int n);
+// C (rows x n) += A' (A inner x rows) B (inner x n), each with its leading dimension; with
+// ``upper`` only the entries right of and on the diagonal of C.
+void multiply_add_transposed(double* C, int ldc, const double* A, int lda, const double* B, int ldb,
+                             int rows, int inner, int n, bool upper);
+
+// Factor a symmetric positive definite matrix in place, A = L L', lower triangle; false if a pivot
+// is not greater than ``least`` times its diagonal entry.
+bool cholesky(double* A, int n, double least = 0);
 
 // Solve L L' X = B in place for all columns of B (n x columns).
 void cholesky_solve(const double* L, double* B, int n, int columns);
