@@ -114,9 +114,8 @@ def main():
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="of every configuration")
     options = parser.parse_intermixed_args()
     every = []
-    print(
-        f"{'task':18} {'planner':20} {'cost':>11}    {'95 %':9} success [95 %]      plans/s engine steps"
-    )
+    head = f"{'task':18} {'planner':20} {'cost':>11}    {'95 %':9} success [95 %]"
+    print(f"{head}      plans/s engine steps")
     for task in options.tasks:
         for planner in options.planners:
             rows = [

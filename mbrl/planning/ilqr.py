@@ -13,6 +13,7 @@ from mbrl.errors import ArgumentError, DivergenceError, suggestion
 from mbrl.planning.planner import NOTHING, Plan, Planner, Search
 from mbrl.planning.problem import Problem
 from mbrl.planning.riccati import BackwardPass, LocalModel, backward_pass
+from mbrl.planning.splines import Spline
 
 Regularized = Literal["control", "state"]
 Acceptance = Literal["best", "armijo"]
@@ -48,6 +49,13 @@ class ILQR(Planner):
             one and so serves chaotic systems and contacts, or "control" (Q_uu).
         derivative_skip: so many steps between two that are linearised; A and B are interpolated
             linearly there.
+        samples: so many candidates beside the step lengths: the nominal plan with noise, under the
+            gains (as in MuJoCo MPC's iLQS, which joins iLQG with predictive sampling). They leave
+            the local optima of contacts and of costs without curvature, and a row with samples
+            converges only by its costs. 0: none, nothing is random.
+        noise: deviation of the noise, relative to ``problem.spread``: of the first sample; those of
+            the others fall to a hundredth of it, log-spaced.
+        knots: of the noise, joined by lines; null: noise of its own at every step.
         tolerance: converged once the relative decrease of the cost, or the largest entry of k
             relative to the range of its control, falls below.
     """
@@ -61,17 +69,26 @@ class ILQR(Planner):
         regularization: float = 0.0,
         regularize: Regularized = "state",
         derivative_skip: int = 0,
+        samples: int = 0,
+        noise: float = 0.5,
+        knots: int | None = 10,
         tolerance: float = 1e-9,
     ):
         for name, value, least in (
             ("iterations", iterations, 1),
             ("step_lengths", step_lengths, 1),
             ("derivative_skip", derivative_skip, 0),
+            ("samples", samples, 0),
+            ("knots", 1 if knots is None else knots, 1),
         ):
             if value < least:
                 raise ArgumentError(f"{name} must be at least {least}, got {value}")
         if not 0 <= regularization <= _MOST:
             raise ArgumentError(f"regularization must lie in [0, 1e6], got {regularization}")
+        if not noise > 0:
+            raise ArgumentError(f"noise must be positive, got {noise}")
+        if samples and acceptance == "armijo":
+            raise ArgumentError(f"samples must be 0 with acceptance armijo, got {samples}")
         if not tolerance >= 0:
             raise ArgumentError(f"tolerance must not be negative, got {tolerance}")
         for name, choice, legal in (
@@ -86,6 +103,16 @@ class ILQR(Planner):
         self.regularization, self.of_state = regularization, regularize == "state"
         self.derivative_skip, self.first_that_serves = derivative_skip, acceptance == "armijo"
         self.step_lengths = torch.logspace(0, -3, step_lengths, dtype=torch.float64)
+        self.deviations = noise * torch.logspace(0, -2, samples, dtype=torch.float64)
+        self.knots = knots
+
+    def drawn(self, problem: Problem, batch: int, generator: torch.Generator) -> Tensor:
+        """Return the noise of the samples, [T, samples, batch, nu]."""
+        knots = None if self.knots is None else min(self.knots, problem.horizon)
+        spline = Spline(problem.horizon, knots)
+        shape = spline.knots, len(self.deviations), batch, problem.action_size
+        noise = spline(torch.randn(shape, generator=generator, dtype=torch.float64))
+        return noise * self.deviations[:, None, None] * problem.spread
 
     def begin(
         self,
@@ -100,7 +127,7 @@ class ILQR(Planner):
         Raises:
             DivergenceError: if the initial actions lead a row out of the finite world.
         """
-        return _Search(self, problem, state, actions)
+        return _Search(self, problem, state, actions, generator)
 
 
 class _Search(Search):
@@ -118,9 +145,16 @@ class _Search(Search):
         "_length",
     )
 
-    def __init__(self, planner: ILQR, problem: Problem, state: Tensor, actions: Tensor):
+    def __init__(
+        self,
+        planner: ILQR,
+        problem: Problem,
+        state: Tensor,
+        actions: Tensor,
+        generator: torch.Generator,
+    ):
         super().__init__(problem, state)
-        self._planner = planner
+        self._planner, self._generator = planner, generator
         batch, ndx = len(state), problem.model.tangent_size
         states, costs = problem.rollout(state, actions[:, None])
         self._actions, self._states, self._costs = actions, states[:, 0], costs[0]
@@ -233,14 +267,17 @@ class _Search(Search):
         return result
 
     def _follow(self, rows: Tensor, step: BackwardPass) -> None:
-        """Roll every step length out, and accept or refuse the best."""
+        """Roll every step length and sample out, and accept or refuse the best."""
         planner, batch = self._planner, len(rows)
         problem = self.problem.rows(rows)
-        lengths = planner.step_lengths
+        lengths = torch.cat([planner.step_lengths, torch.zeros_like(planner.deviations)])
         k, gains = torch.from_numpy(step.k), torch.from_numpy(step.gains)
         # What does not depend on the states is computed once: laws of small systems are overhead.
         nominal = self._states[:, rows].repeat(1, len(lengths), 1).unbind()
         open_loop = self._actions[:, None, rows] + lengths[:, None, None] * k[:, None]
+        if len(planner.deviations):
+            samples = planner.drawn(problem, batch, self._generator)
+            open_loop[:, len(planner.step_lengths) :] += samples
         wanted, feedback = open_loop.unbind(), gains.unbind()  # (lengths, rows, nu), (rows, ...)
 
         def law(t: int, states: Tensor) -> Tensor:
@@ -295,8 +332,10 @@ class _Search(Search):
         moved = (k / self.problem.spread).abs().amax((0, 2))
         before = self._costs[rows]
         small = better & (gain <= tolerance * (before.abs() + 1e-300))
-        stuck = ~better & (self._mu[rows] >= _MOST)
-        self._done = self._done.index_copy(0, rows, small | stuck | (moved <= tolerance))
+        stuck = (~better & (self._mu[rows] >= _MOST)) | (moved <= tolerance)
+        if len(self._planner.deviations):
+            stuck = torch.zeros_like(stuck)
+        self._done = self._done.index_copy(0, rows, small | stuck)
 
     def _raise(self, rows: Tensor) -> None:
         growth = (self._growth[rows] * _FACTOR).clamp(min=_FACTOR)

@@ -158,6 +158,29 @@ def test_regularisation_gets_over_negative_curvature(regularize):
     assert (search.plan.states[-1, :, 0].cos() < -0.99).all()
 
 
+def test_samples_leave_a_stationary_point():
+    problem, hanging = pendulum(60), HANGING[:1]
+    stuck = ILQR().plan(problem, hanging)
+    assert not stuck.actions.any()  # at rest, straight down: no gradient says which way
+    freed = begun(ILQR(samples=8), problem, hanging)
+    costs = []
+    for _ in range(15):
+        freed.iterate()
+        costs.append(freed.plan.costs.item())
+    assert costs == sorted(costs, reverse=True)
+    assert costs[-1] < 0.9 * stuck.costs.item()
+    _, again = problem.rollout(hanging, freed.plan.actions[:, None])
+    assert again.item() == pytest.approx(costs[-1], rel=1e-9)
+
+
+def test_samples_are_drawn_as_documented():
+    planner, problem = ILQR(samples=3, noise=0.2, knots=None), pendulum(4000)
+    noise = planner.drawn(problem, 2, torch.Generator().manual_seed(0))
+    assert noise.shape == (4000, 3, 2, 1)
+    expected = torch.tensor([0.2, 0.02, 0.002]).double() * 2.0  # half the range of the control
+    torch.testing.assert_close(noise.std((0, 2, 3)), expected, rtol=0.05, atol=0)
+
+
 def test_rows_are_independent():
     problem = pendulum(40)
     start = torch.full((40, 3, 1), 0.1, dtype=torch.float64)
@@ -169,7 +192,7 @@ def test_rows_are_independent():
 
 
 def test_goes_on_bit_for_bit_from_its_state():
-    problem, planner = pendulum(40), ILQR()
+    problem, planner = pendulum(40), ILQR(samples=4)
     start = torch.full((40, 3, 1), 0.1, dtype=torch.float64)
     search = begun(planner, problem, HANGING, start)
     for _ in range(3):
@@ -177,6 +200,7 @@ def test_goes_on_bit_for_bit_from_its_state():
     saved = search.state_dict()
     other = begun(planner, problem, HANGING, start)
     other.load_state_dict(saved)
+    other._generator.set_state(search._generator.get_state())
     for _ in range(3):
         search.iterate()
         other.iterate()
@@ -204,6 +228,10 @@ def test_a_start_that_diverges_is_named():
         ({"regularization": -1.0}, "regularization must lie in"),
         ({"regularize": "sate"}, "did you mean 'state'"),
         ({"acceptance": "bets"}, "did you mean 'best'"),
+        ({"samples": -1}, "samples must be at least 0, got -1"),
+        ({"samples": 3, "acceptance": "armijo"}, "samples must be 0 with acceptance armijo"),
+        ({"noise": 0.0}, "noise must be positive, got 0.0"),
+        ({"knots": 0}, "knots must be at least 1, got 0"),
         ({"tolerance": float("nan")}, "tolerance must not be negative"),
     ],
 )
