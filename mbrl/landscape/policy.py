@@ -33,6 +33,10 @@ class PolicyLoss:
         start: x_0 and contexts, B rows.
         discounts: gamma^t, [H].
         generator: draws the seed of xi.
+
+    Attributes:
+        start: x_0 and contexts.
+        noise_seed: of the generator that every unrolling is given.
     """
 
     def __init__(
@@ -44,8 +48,8 @@ class PolicyLoss:
         generator: torch.Generator,
     ):
         self._graph, self._parameters = graph, parameters
-        self._start, self._discounts = start, discounts
-        self._seed = int(torch.randint(2**31 - 1, (), generator=generator))
+        self.start, self._discounts = start, discounts
+        self.noise_seed = int(torch.randint(2**31 - 1, (), generator=generator))
         self.solution = torch.cat([p.detach().double().flatten() for p in parameters.values()])
         self.layout = {name: tuple(p.shape) for name, p in parameters.items()}
         self._ranges = _ranges(graph)
@@ -114,14 +118,14 @@ class PolicyLoss:
 
     def _losses(self, points: Tensor) -> Tensor:
         """Losses [K] at points [K, n]."""
-        (state, context), sets = self._start, len(points)
+        (state, context), sets = self.start, len(points)
         batch = len(state)
         graph, lost = with_parameter_sets(self._graph, stacked(points, self._parameters), batch)
         try:
             trajectory = graph.unroll(
                 state.repeat(sets, 1),
                 len(self._discounts),
-                generator=torch.Generator().manual_seed(self._seed),
+                generator=torch.Generator().manual_seed(self.noise_seed),
                 context=context.repeat(sets, 1),
             )
         except DivergenceError as error:

@@ -70,9 +70,10 @@ def _contours(figure: Figure, axes: Any, surface: Surface, scale: Scale) -> None
     losses = np.ma.masked_invalid(surface.losses)
     levels = contour_levels(losses.compressed(), scale, _FILLED)
     norm = BoundaryNorm(levels, 256)
-    filled = axes.contourf(
-        surface.alpha, surface.beta, losses, levels=levels, cmap="viridis", norm=norm
-    )
+    style = {"cmap": "viridis", "norm": norm}
+    # Contours need four finite neighbours: the cells below them show the others.
+    axes.pcolormesh(surface.alpha, surface.beta, losses, shading="nearest", **style)
+    filled = axes.contourf(surface.alpha, surface.beta, losses, levels=levels, **style)
     bar = figure.colorbar(filled, ax=axes, label="loss", spacing="uniform")
     step = _FILLED // _LABELLED
     chosen = levels[step:-1:step]
