@@ -116,8 +116,9 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("-m", "--multirun", action="store_true", help="sweep: key=a,b,c")
     parser.add_argument("--cfg", choices=["job"], help="print the composed configuration and stop")
     parser.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="change the configuration"
-    )
+        "overrides", nargs="*", metavar="key=value",
+        help="change the configuration; landscape.* are options of --mode landscape",
+    )  # fmt: skip
     options = parser.parse_intermixed_args(arguments)
     if options.mode not in _MODES:
         raise ConfigError(

@@ -4,6 +4,7 @@ import copy
 import json
 import os
 import signal
+import time
 
 import matplotlib.image
 import numpy as np
@@ -134,6 +135,18 @@ def test_the_same_seed_gives_the_same_bits(capsys, tmp_path):
     other = landscape(capsys, path, *options, "landscape.seed=1")
     assert (other["losses"] != first["losses"]).all()
     assert json.loads(str(other["options"]))["seed"] == 1
+
+
+@pytest.mark.slow
+def test_ten_thousand_rollouts_of_a_pendulum_in_a_minute_of_two_cores(capsys, tmp_path):
+    """Of 50 steps, from four starts each: two million steps of the physics."""
+    policy = {"kind": "deterministic_mlp", "hidden": [32, 32]}
+    algorithm = {"kind": "policy_gradient", "updates": 1, "horizon": 50, "batch": 4}
+    changes = {"graph": {"nodes": {"policy": policy}}, "algorithm": algorithm, "threads": 2}
+    path = train(capsys, write_tiny(tmp_path, **changes))
+    began = time.process_time()  # of all threads, whoever else wants the cores
+    assert landscape(capsys, path)["losses"].shape == (100, 100)
+    assert time.process_time() - began < 120
 
 
 def test_the_horizon_is_that_of_the_algorithm(capsys, tmp_path):

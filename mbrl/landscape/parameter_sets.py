@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -21,8 +21,9 @@ def with_parameter_sets(
     """Return the graph as a function of K B rows, of which row k B + b is under set k.
 
     Nodes without such parameters act on all rows, so that the physics are advanced together. Noise
-    that a node with parameters draws is the same under all of them (common random numbers). A row
-    that diverges does not end the unrolling: it goes on as a copy of another one.
+    that a node with parameters draws is the same under all of them (common random numbers); other
+    nodes draw theirs for every row. A row that diverges does not end the unrolling: it goes on as a
+    copy of another one.
 
     Args:
         graph: whose nodes are shared.
@@ -36,17 +37,10 @@ def with_parameter_sets(
     lost = torch.zeros(sets * batch, dtype=torch.bool)
     made: dict[str, Node] = {}
     for name in graph.nodes:
-        node, prefix = _node(graph, name), f"nodes.{name}."
+        node, prefix = cast(Node, graph.nodes[name]), f"nodes.{name}."
         own = {n.removeprefix(prefix): p for n, p in parameters.items() if n.startswith(prefix)}
         made[name] = _Guarded(_Repeated(node, own, batch) if own else node, lost)
     return Graph(graph.spec, graph.task, torch.Generator(), made), lost
-
-
-def _node(graph: Graph, name: str) -> Node:
-    node = graph.nodes[name]
-    if not isinstance(node, Node):
-        raise GraphError(f"graph.nodes.{name} must be a Node, got {type(node).__name__}")
-    return node
 
 
 class _Wrapper(Node):

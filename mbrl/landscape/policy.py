@@ -80,12 +80,15 @@ class PolicyLoss:
         for part in points.split(max(1, self.at_once // _SHARE_WITH_GRADIENT)):
             leaf = part.detach().clone().requires_grad_()
             losses = self._losses(leaf)
+            good = losses.detach().isfinite()
+            if not good.any():
+                found.append(torch.full_like(part, torch.nan))
+                continue
             if not losses.requires_grad:
                 raise ArgumentError(
                     f"landscape.directions: the reward of {self._graph.task.name} is constant "
                     "along a rollout: there are no gradients to find principal ones; legal: random"
                 )
-            good = losses.detach().isfinite()
             (gradient,) = torch.autograd.grad(losses[good].sum(), leaf)
             found.append(torch.where(good[:, None], gradient, torch.nan))
         return torch.cat(found)
@@ -101,10 +104,11 @@ class PolicyLoss:
 
         Source: Li et al. 2018, "Visualizing the loss landscape of neural nets", section 4.
         """
-        given = stacked(direction[None], self._parameters)
-        parts = []
-        for name, parameter in self._parameters.items():
-            d = given[name][0].double()
+        parts, sizes = [], [p.numel() for p in self._parameters.values()]
+        for d, (name, parameter) in zip(
+            direction.split(sizes), self._parameters.items(), strict=True
+        ):
+            d = d.reshape(parameter.shape)
             if name in self._ranges:
                 parts.append((self._ranges[name] * d).flatten())
                 continue

@@ -256,6 +256,7 @@ def test_nothing_is_left(fragile):
             far[:, at] = 100.0
         at += size
     assert loss.values(far).tolist() == [torch.inf] * 3
+    assert loss.gradients(far).isnan().all()
 
 
 def test_an_error_that_names_no_rows_is_not_hidden(monkeypatch, pendulum):
