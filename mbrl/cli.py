@@ -11,10 +11,10 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from mbrl.checking import check
 from mbrl.config import (
@@ -26,13 +26,16 @@ from mbrl.config import (
     sweep,
 )
 from mbrl.errors import ConfigError, DivergenceError, MbrlError, one_line, suggestion
-from mbrl.finished_runs import evaluate_run, resumed_config, training_task
+from mbrl.finished_runs import draw_landscape, evaluate_run, resumed_config, training_task
 from mbrl.graph import build_graph, draw, mermaid
+from mbrl.landscape import LandscapeOptions
+from mbrl.options import at_key, completed
 from mbrl.run_folder import RunFolder
 from mbrl.runner import Result, run
 from mbrl.signals import Interrupted
 
 DONE, USER_ERROR, DIVERGED = 0, 2, 3
+_LANDSCAPE = "landscape"  # the section of its options, which no run records
 
 
 class _Parser(argparse.ArgumentParser):
@@ -103,7 +106,9 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--resume", metavar="DIR", help="continue the run in this folder, as it was configured"
     )
-    parser.add_argument("--run", metavar="DIR", nargs="+", help="finished runs, for --mode eval")
+    parser.add_argument(
+        "--run", metavar="DIR", nargs="+", help=f"finished runs, for --mode {' or '.join(_OF_RUNS)}"
+    )
     parser.add_argument(
         "--import", metavar="PACKAGE", action="append", dest="imports", default=[],
         help="a package that registers environments, nodes or algorithms",
@@ -111,8 +116,9 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("-m", "--multirun", action="store_true", help="sweep: key=a,b,c")
     parser.add_argument("--cfg", choices=["job"], help="print the composed configuration and stop")
     parser.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="change the configuration"
-    )
+        "overrides", nargs="*", metavar="key=value",
+        help="change the configuration; landscape.* are options of --mode landscape",
+    )  # fmt: skip
     options = parser.parse_intermixed_args(arguments)
     if options.mode not in _MODES:
         raise ConfigError(
@@ -199,24 +205,49 @@ def _eval(options: argparse.Namespace) -> int:
     return DONE
 
 
+def _landscape(options: argparse.Namespace) -> int:
+    if not options.run:
+        raise ConfigError("--mode landscape needs --run DIR: the folder of a finished run")
+    wanted = [item for item in options.overrides if _section(item) == _LANDSCAPE]
+    options.overrides = [item for item in options.overrides if item not in wanted]
+    given: Any = _plain(OmegaConf.create(), wanted).get(_LANDSCAPE, {})
+    checked = completed(LandscapeOptions, given, _LANDSCAPE)
+    with at_key(_LANDSCAPE, LandscapeOptions):
+        grid = LandscapeOptions(**checked)
+    for run_dir in options.run:
+        picture = draw_landscape(run_dir, _of_run(run_dir, options), grid)
+        print(f"landscape={picture} run_dir={run_dir}", flush=True)
+    return DONE
+
+
+def _section(override: str) -> str:
+    return override.lstrip("+").partition("=")[0].partition(".")[0]
+
+
 _MODES: dict[str, Callable[[argparse.Namespace], int]] = {
     "train": _train,
     "graph": _graph,
     "check": _check,
     "eval": _eval,
+    "landscape": _landscape,
 }
-_OF_RUNS = ("eval",)  # the modes that are told of finished runs by --run
+_OF_RUNS = ("eval", "landscape")  # the modes that are told of finished runs by --run
 
 
 def _of_run(run_dir: str, options: argparse.Namespace) -> Config:
     """Return the configuration of a run that exists, changed as the command line says."""
     content = OmegaConf.create(resumed_config(run_dir).as_dict())
+    return _with_imports(from_mapping(_plain(content, options.overrides)), options)
+
+
+def _plain(content: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
+    """Return a configuration, changed, as plain data."""
     try:
-        content.merge_with_dotlist([item.lstrip("+") for item in options.overrides])
-        plain = OmegaConf.to_container(content, resolve=True)
+        content.merge_with_dotlist([item.lstrip("+") for item in overrides])
+        plain: Any = OmegaConf.to_container(content, resolve=True)
     except Exception as error:
         raise ConfigError(one_line(error)) from error
-    return _with_imports(from_mapping(plain), options)  # type: ignore[arg-type]
+    return plain
 
 
 def _composed(options: argparse.Namespace, job: Callable[[Config], int]) -> int:

@@ -21,8 +21,10 @@ from mbrl.errors import (
     one_line,
 )
 from mbrl.graph import GraphPolicy, kind_of, parse
+from mbrl.landscape import LandscapeOptions, Loss, surface
+from mbrl.monitoring import Progress, draw_surface
 from mbrl.registry import ALGORITHMS
-from mbrl.run_folder import RunFolder
+from mbrl.run_folder import RunFolder, whole
 from mbrl.tasks import Evaluation, Task, evaluate, make_task
 from mbrl.types import Array
 
@@ -133,6 +135,62 @@ def evaluate_actor(
 
     on_states = getattr(actor, "on_states", False)
     return evaluate(task, act, episodes=episodes, seed=seed, on_states=on_states)
+
+
+def draw_landscape(run_dir: str | Path, config: Config, options: LandscapeOptions) -> Path:
+    """Evaluate the loss around the solution of a run, and draw it.
+
+    What was computed goes to plots/landscape.npz, see :class:`~mbrl.landscape.Surface`; it and the
+    picture are written together, when all is done.
+
+    Args:
+        run_dir: the folder of the run.
+        config: its configuration.
+        options: the grid.
+
+    Returns:
+        The picture, plots/landscape.png.
+
+    Raises:
+        MbrlError: if there is no such run, or it has no loss to draw.
+    """
+    folder, threads = RunFolder.open(run_dir), torch.get_num_threads()
+    generator = torch.Generator().manual_seed(options.seed)
+    torch.set_num_threads(config.torch_threads)
+    progress = Progress(options.points**2, "point")
+    try:
+        loss = _loss(folder, config, options, generator)
+        found = surface(loss, options, generator, evaluated=progress.advance)
+    finally:
+        progress.close()
+        torch.set_num_threads(threads)
+    picture, archive = folder.plot("landscape.png"), folder.plot("landscape.npz")
+    with whole(archive) as data, whole(picture) as image:
+        found.save(data)
+        draw_surface(found, image, f"{config.name} {folder.path.name}", options.scale)
+    return picture
+
+
+def _loss(
+    folder: RunFolder, config: Config, options: LandscapeOptions, generator: torch.Generator
+) -> Loss:
+    """Return the loss of a run, at the parameters of a checkpoint."""
+    kind = config.algorithm["kind"]
+    if not hasattr(ALGORITHMS.get(kind), "loss"):
+        legal = [name for name in ALGORITHMS if hasattr(ALGORITHMS.get(name), "loss")]
+        raise ConfigError(
+            f"--mode landscape: {folder.path} is a run of {kind!r}, which optimises no parameters; "
+            f"legal: runs of {', '.join(legal)}"
+        )
+    which = options.policy or config.evaluation.policy
+    content = checkpoint.load(folder.latest if which == "latest" else folder.best)
+    algorithm: Any = made_algorithm(config, training_task(config), torch.Generator())
+    try:
+        algorithm.load_state_dict(content["algorithm"])
+    except UNFIT as error:
+        raise unfit(folder.path, error) from error
+    loss: Loss = algorithm.loss(generator, options.batch)
+    return loss
 
 
 def training_task(config: Config) -> Task:

@@ -63,7 +63,11 @@ class Setting(NamedTuple):
 
 
 class Algorithm(Protocol):
-    """A training loop cut open: the runner calls ``update`` and looks after everything else."""
+    """A training loop cut open: the runner calls ``update`` and looks after everything else.
+
+    One that optimises parameters may have a method ``loss(generator, batch=None)`` as well, which
+    returns the :class:`~mbrl.landscape.Loss` that ``--mode landscape`` draws around them.
+    """
 
     @property
     def updates(self) -> int:

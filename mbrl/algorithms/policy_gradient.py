@@ -16,6 +16,7 @@ from mbrl.algorithms.start_states import STARTS, ResetStart
 from mbrl.algorithms.weighting import Weighting, weighed
 from mbrl.errors import ArgumentError, DivergenceError
 from mbrl.graph import GraphPolicy, build_graph
+from mbrl.landscape import PolicyLoss
 from mbrl.nn import saturation
 from mbrl.options import Choice, chosen
 from mbrl.types import Start, Trajectory
@@ -148,6 +149,16 @@ class PolicyGradient:
     def actor(self) -> Actor:
         """Return the policy of the graph."""
         return GraphPolicy.of(self.graph)
+
+    def loss(self, generator: torch.Generator, batch: int | None = None) -> PolicyLoss:
+        """Return what is descended, over fixed starts and noise, at the present parameters.
+
+        Args:
+            generator: draws starts and noise.
+            batch: rollouts; None: as many as an update has.
+        """
+        start = self._start.draw(batch or self._batch, generator)
+        return PolicyLoss(self.graph, self._parameters, start, self._discounts, generator)
 
     def state_dict(self) -> dict[str, Any]:
         """Weights, normalisers, optimiser, estimator, start states, random state and count."""

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+
 from mbrl.algorithms.algorithm import Setting
 from mbrl.algorithms.planning import guide
 from mbrl.errors import ArgumentError
+from mbrl.landscape import TrajectoryLoss
 from mbrl.planning import (
     DEFAULT_PLANNER,
     PlannerChoice,
@@ -121,6 +124,24 @@ class TrajectoryOptimization:
         )
         actor.prepare(self._search.plan, self._start.state)
         return actor
+
+    def loss(self, generator: torch.Generator, batch: int | None = None) -> TrajectoryLoss:
+        """Return the cost of action sequences from the starts, with the plan as its solution.
+
+        Args:
+            generator: not needed: the starts are those of the plan.
+            batch: must be None.
+
+        Raises:
+            ArgumentError: if a batch is given.
+        """
+        if batch is not None:
+            raise ArgumentError(
+                f"landscape.batch: a plan belongs to its own starts, got {batch}; legal: null"
+            )
+        state, context = self._start
+        problem = self._problem.at(0, context if context.shape[1] else None)
+        return TrajectoryLoss(problem, state, self._search.plan.actions)
 
     def state_dict(self) -> dict[str, Any]:
         """The search, where it started, and the random state."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from mbrl.errors import ArgumentError, suggestion
 from mbrl.graph.building import build_nodes, initial_carry
+from mbrl.graph.node import Node
 from mbrl.graph.nodes import PolicyNode
 from mbrl.graph.schedule import Schedule, parted
 from mbrl.graph.wiring import OBSERVED, GraphSpec, parse
@@ -32,15 +33,22 @@ class Graph(nn.Module):
         spec: the checked graph.
         task: the task its nodes refer to.
         generator: where initial weights are drawn from.
+        shared: the nodes themselves, by name; None: new ones are built.
 
     Raises:
         GraphError: if widths do not fit.
     """
 
-    def __init__(self, spec: GraphSpec, task: Any, generator: torch.Generator):
+    def __init__(
+        self,
+        spec: GraphSpec,
+        task: Any,
+        generator: torch.Generator,
+        shared: Mapping[str, Node] | None = None,
+    ):
         super().__init__()
         self.spec, self.task = spec, task
-        nodes, self._widths = build_nodes(spec.nodes, spec.carry, task, generator)
+        nodes, self._widths = build_nodes(spec.nodes, spec.carry, task, generator, made=shared)
         self.nodes = nn.ModuleDict(nodes)
         self._linking = {"action", "terminated"} | {c.source for c in spec.carry.values()}
         stepping, waiting = parted(spec.nodes, nodes, self._linking)
