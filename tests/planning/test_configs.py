@@ -8,9 +8,10 @@ import mbrl
 from mbrl.planning import Planner, make_planner
 
 FOLDER = Path(__file__).parents[2] / "configs" / "planning"
-OURS = ("acrobot", "cartpole", "point_mass", "reacher", "swimmer")
+OURS = ("cartpole", "point_mass", "reacher", "swimmer")
 SHORT = ("threads=1", "evaluation.episodes=1", "algorithm.updates=2", "algorithm.horizon=4",
          "task_args.max_episode_steps=6")  # fmt: skip
+
 
 def loaded(name, *overrides):
     return mbrl.load_config(FOLDER / f"{name}.yaml", ["threads=1", *overrides])
@@ -36,3 +37,16 @@ def test_it_declares_success_and_a_planner(name):
 def test_it_runs_as_mpc_and_as_a_plan(name, kind, tmp_path):
     rate = success_rate(name, tmp_path, *SHORT, f"algorithm.kind={kind}")
     assert rate in (0.0, 1.0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("name", ["cartpole", "reacher"])
+def test_mpc_solves_it_from_every_start(name, seed, tmp_path):
+    # One update: what is recorded before the evaluation does not change it.
+    assert success_rate(name, tmp_path, f"seed={seed}", "algorithm.updates=1") == 1.0
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_five_iterations_take_the_point_mass_to_its_goal(seed, tmp_path):
+    assert success_rate("point_mass", tmp_path, f"seed={seed}") == 1.0
