@@ -2,9 +2,9 @@
 
 The problem of ``configs/planning/muscle_arm.yaml``, planned once over its whole length. Every seed
 draws a start, the same for all planners; all begin with muscles at rest. A planner ends before it
-has spent more than the budget of control steps. A Jacobian counts as the ndx + nu + 1 steps of
-one-sided differences, an upper bound: ours are cheaper, as the seconds say. Planners that sample
-have the best options that were found for this problem: of CMA-ES 10 to 100 knots, linear or cubic,
+has spent more than the budget of control steps, to which the Jacobians of a step add the
+ndx + nu + 1 of one-sided differences: an upper bound, ours are cheaper. Planners that sample have
+the best options that were found for this problem: of CMA-ES, 10 to 50 knots, linear and cubic,
 step sizes from 0.02 to 0.4, populations of 10 and the default, full and diagonal covariances.
 
     python benchmarks/muscle_arm.py [--planners ilqr cma_es ...] [--seeds 5] [--budget 60000]
