@@ -36,18 +36,22 @@ class Plan(NamedTuple):
     memory: Mapping[str, Tensor] = NOTHING
 
     def shifted(self, steps: int) -> Plan:
-        """Return the plan without its first steps; its last step is repeated to keep its length.
+        """Return the plan without its first steps; its last one is repeated to keep its length.
 
-        States and costs stay behind: they are not those of the shifted actions.
+        There are no gains for what is repeated, and the costs stay behind.
         """
 
-        def moved(series: Tensor) -> Tensor:
-            last = series[-1:].expand(steps, *series.shape[1:])
-            return torch.cat([series[steps:], last])[: len(series)]
+        def moved(series: Tensor, last: Tensor) -> Tensor:
+            tail = last.expand(steps, *series.shape[1:])
+            return torch.cat([series[steps:], tail])[: len(series)]
 
-        gains = None if self.gains is None else moved(self.gains)
-        memory = {name: moved(series) for name, series in self.memory.items()}
-        return self._replace(actions=moved(self.actions), gains=gains, memory=memory)
+        gains = self.gains
+        return self._replace(
+            actions=moved(self.actions, self.actions[-1:]),
+            states=moved(self.states, self.states[-1:]),
+            gains=None if gains is None else moved(gains, torch.zeros_like(gains[-1:])),
+            memory={name: moved(series, series[-1:]) for name, series in self.memory.items()},
+        )
 
     def rows(self, rows: Tensor) -> Plan:
         """Return the plans of these rows of the batch."""

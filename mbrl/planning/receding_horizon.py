@@ -67,10 +67,11 @@ class RecedingHorizon:
     .. math:: u_t = \mathrm{clip}(\bar u_{t} + K_t (x_t \ominus \bar x_t)), \qquad
               (\bar u, \bar x, K) = \mathrm{plan}(x_{s}), \quad s = n \lfloor t / n \rfloor
 
-    Each plan begins with the one before, shifted by the time that has passed. What the shift leaves
-    empty at the end is filled by the last action again ("hold"), by the action nearest to zero
-    ("rest"), or by a policy from where the shifted plan ends. Episodes run in lockstep, one a row.
-    A plan whose start diverges is begun again from rest.
+    Each plan begins with the one before, shifted by the time that has passed, and as its gains
+    would have it from the measured state. What the shift leaves empty at the end is filled by the
+    last action again ("hold"), by the action nearest to zero ("rest"), or by a policy from where
+    the shifted plan ends. Episodes run in lockstep, one a row. A plan whose start diverges is begun
+    again from rest.
 
     Args:
         problem: what is planned; its scene is replaced by that of the episodes.
@@ -227,7 +228,10 @@ class RecedingHorizon:
             if prepared is not None and torch.equal(prepared.states[0], state):
                 self.plan, self._planned_at = prepared, t
                 return
-            start = self._first(problem, state) if prepared is None else prepared.actions
+            if prepared is None:
+                start = self._first(problem, state)
+            else:
+                start = self._fed_back(problem, state, prepared)
             memory, iterations = NOTHING, self.schedule.first
         else:
             shifted = self.plan.shifted(t - self._planned_at)
@@ -258,6 +262,20 @@ class RecedingHorizon:
         plan, states = self._prepared
         return plan.rows(torch.cdist(state, states).argmin(1))
 
+    def _fed_back(self, problem: Problem, state: Tensor, plan: Plan) -> Tensor:
+        """Return what a plan's gains make of it from other states than it was made for."""
+        gains = plan.gains
+        if not self._feedback or gains is None:
+            return plan.actions
+
+        def law(t: int, states: Tensor) -> Tensor:
+            deviation = problem.model.difference(plan.states[t], states)
+            return problem.clip(plan.actions[t] + (gains[t] @ deviation[:, :, None])[:, :, 0])
+
+        states, actions, _ = problem.closed_loop(state, law)
+        lost = ~(states.isfinite().all(-1).all(0) & actions.isfinite().all(-1).all(0))
+        return torch.where(lost[:, None], plan.actions, actions)
+
     def _first(self, problem: Problem, state: Tensor) -> Tensor:
         """Return where the first plan of an episode begins."""
         actions = problem.still(len(state))
@@ -269,7 +287,7 @@ class RecedingHorizon:
         self, problem: Problem, shifted: Plan, state: Tensor, elapsed: int
     ) -> tuple[Tensor, Mapping[str, Tensor]]:
         """Return the actions of a shifted plan with its tail filled, and its memory."""
-        actions = shifted.actions
+        actions = self._fed_back(problem, state, shifted)
         if self._tail == "rest":
             actions = torch.cat([actions[:-elapsed], problem.still(len(state))[:elapsed]])
         if self._policy is not None:

@@ -186,6 +186,23 @@ def test_a_prepared_plan_is_followed_where_it_was_made_for():
     assert len(planner.asked) == 1
 
 
+def test_a_plan_goes_on_from_elsewhere_as_its_gains_would_have_it():
+    w, horizon = random_weights(5, 3, 1), 10
+    problem, x0 = problem_of(w, horizon), normal(5, 1, 3)
+    plan, planner = ILQR().plan(problem, x0), Noted()
+    policy = RecedingHorizon(problem, planner, schedule=Schedule(every=10))
+    policy.prepare(plan, x0)
+    x = x0 + 0.5 * normal(6, 1, 3)
+    policy.act(x.numpy(), 0)
+    gains, expected = riccati(w, horizon)[0], []
+    for t in range(horizon):  # the plan is optimal, and so is its feedback anywhere
+        expected.append(x @ gains[t].T)
+        x = x @ w.a.T + expected[-1] @ w.b.T
+    torch.testing.assert_close(
+        planner.asked[0]["actions"], torch.stack(expected), atol=1e-8, rtol=0
+    )
+
+
 def test_a_deadline_ends_planning():
     problem = pendulum(50)
     endless = ILQR(iterations=10**9, tolerance=0.0)
