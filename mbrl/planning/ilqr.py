@@ -36,8 +36,8 @@ class ILQR(Planner):
     online trajectory optimization"; Tassa, Mansard & Todorov 2014, "Control-limited differential
     dynamic programming"). Every row has a regularisation of its own: it falls after a good step
     (an improvement of more than half of what was promised, or alpha > 0.3), and rises after a bad
-    one (less than a tenth, or alpha < 0.06, or none), faster the longer that goes on. On a
-    linear-quadratic problem the first iteration is the solution.
+    one (less than a tenth, or alpha < 0.06, or none), faster the longer that goes on; the plan
+    remembers it for the next. On a linear-quadratic problem the first iteration is the solution.
 
     Args:
         iterations: at most so many.
@@ -127,7 +127,7 @@ class ILQR(Planner):
         Raises:
             DivergenceError: if the initial actions lead a row out of the finite world.
         """
-        return _Search(self, problem, state, actions, generator)
+        return _Search(self, problem, state, actions, generator, memory)
 
 
 class _Search(Search):
@@ -152,6 +152,7 @@ class _Search(Search):
         state: Tensor,
         actions: Tensor,
         generator: torch.Generator,
+        memory: Mapping[str, Tensor],
     ):
         super().__init__(problem, state)
         self._planner, self._generator = planner, generator
@@ -163,8 +164,9 @@ class _Search(Search):
             raise DivergenceError(f"the initial actions of a plan diverge in rows {rows[:8]}", rows)
         self._gains = actions.new_zeros(*actions.shape, ndx)
         self._k = torch.zeros_like(actions)  # guesses of the next step
-        self._mu = torch.full((batch,), planner.regularization, dtype=torch.float64)
-        self._growth = torch.ones(batch, dtype=torch.float64)
+        fresh = torch.ones(1, batch, 1, dtype=torch.float64)
+        self._mu = memory.get("regularization", planner.regularization * fresh)[0, :, 0]
+        self._growth = memory.get("growth", fresh)[0, :, 0]
         self._done = torch.zeros(batch, dtype=torch.bool)
         self._fresh = torch.ones(batch, dtype=torch.bool)  # rows whose expansion is out of date
         self._local: dict[str, Tensor] = {}
@@ -178,7 +180,9 @@ class _Search(Search):
     @property
     def plan(self) -> Plan:
         """See :class:`Search`."""
-        return Plan(self._actions, self._states, self._costs, self._gains)
+        # One number a row: what is shifted in time stays what it is.
+        memory = {"regularization": self._mu[None, :, None], "growth": self._growth[None, :, None]}
+        return Plan(self._actions, self._states, self._costs, self._gains, memory)
 
     def measured(self) -> dict[str, float]:
         """Mean regularisation and step length."""

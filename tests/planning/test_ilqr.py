@@ -181,6 +181,19 @@ def test_samples_are_drawn_as_documented():
     torch.testing.assert_close(noise.std((0, 2, 3)), expected, rtol=0.05, atol=0)
 
 
+def test_the_regularisation_goes_on_in_the_next_plan():
+    problem = pendulum(40)
+    start = torch.full((40, 3, 1), 0.1, dtype=torch.float64)
+    whole = ILQR(iterations=6).plan(problem, HANGING, start)
+    half = ILQR(iterations=3).plan(problem, HANGING, start)
+    memory = half.rows(torch.arange(3)).shifted(0).memory
+    again = ILQR(iterations=3).plan(problem, HANGING, half.actions, memory=memory)
+    torch.testing.assert_close(again.actions, whole.actions, rtol=0, atol=1e-9)
+    for name, value in whole.memory.items():
+        assert torch.equal(again.memory[name], value)
+    assert half.memory["regularization"].shape == half.shifted(7).memory["growth"].shape
+
+
 def test_rows_are_independent():
     problem = pendulum(40)
     start = torch.full((40, 3, 1), 0.1, dtype=torch.float64)
