@@ -65,7 +65,9 @@ def main():
     parser.add_argument("--curve", type=Path, help="a CSV file for the costs along the way")
     options = parser.parse_args()
     planners = {
-        "ilqr": ILQR(iterations=50),
+        "ilqr": ILQR(
+            iterations=50, regularizations=5, step_lengths=4, proximal=0.01, samples=10, noise=0.2
+        ),
         "adam": Variational(
             iterations=options.updates,
             samples=1,

@@ -57,6 +57,30 @@ class BackwardPass(NamedTuple):
     quadratic: Array  # d2, (B)
     good: NDArray[np.bool_]  # (B): whether every Q_uu was positive definite; else all is zero
 
+    def rows(self, rows: NDArray[np.bool_]) -> BackwardPass:
+        """Return those of some rows of the batch."""
+        return BackwardPass(
+            self.k[:, rows],
+            self.gains[:, rows],
+            self.linear[rows],
+            self.quadratic[rows],
+            self.good[rows],
+        )
+
+    def with_rows(self, rows: NDArray[np.bool_], other: BackwardPass) -> BackwardPass:
+        """Return the same with the results of ``other`` in those rows."""
+        result = BackwardPass(
+            self.k.copy(),
+            self.gains.copy(),
+            self.linear.copy(),
+            self.quadratic.copy(),
+            self.good.copy(),
+        )
+        result.k[:, rows], result.gains[:, rows] = other.k, other.gains
+        result.linear[rows], result.quadratic[rows] = other.linear, other.quadratic
+        result.good[rows] = other.good
+        return result
+
 
 def backward_pass(
     local: LocalModel,
