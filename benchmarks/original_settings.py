@@ -66,7 +66,7 @@ def main():
     options = parser.parse_args()
     planners = {
         "ilqr": ILQR(
-            iterations=50, regularizations=5, step_lengths=4, proximal=0.01, samples=10, noise=0.2
+            iterations=50, regularizations=5, step_lengths=4, proximal=0.03, samples=10, noise=0.2
         ),
         "adam": Variational(
             iterations=options.updates,

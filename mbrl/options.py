@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import inspect
+import re
 import sys
 import types
 import typing
@@ -92,7 +93,8 @@ def at_key(where: str, target: Callable[..., Any]) -> Iterator[None]:
         text = str(error)
         if text.startswith(where):
             raise
-        joint = "." if text.split(" ", 1)[0] in schema(target) else ": "
+        first = re.match(r"\w*", text)
+        joint = "." if first is not None and first[0] in schema(target) else ": "
         raise type(error)(f"{where}{joint}{text}") from error
 
 

@@ -204,6 +204,8 @@ def test_errors_of_a_nested_mapping_name_its_key():
     ("error", "text"),
     [
         (ArgumentError("rate is 3"), "a.b.rate is 3"),
+        (ArgumentError("rate.of.change is 3"), "a.b.rate.of.change is 3"),
+        (ArgumentError("rate: unknown"), "a.b.rate: unknown"),
         (GraphError("nothing fits"), "a.b: nothing fits"),
         (ConfigError("a.b.c is missing"), "a.b.c is missing"),
         (DivergenceError("rate is NaN", [1]), "rate is NaN"),

@@ -13,7 +13,7 @@ import yaml
 
 import mbrl
 from mbrl.cli import main
-from mbrl.registry import NODES
+from mbrl.registry import NODES, PLANNERS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -65,7 +65,7 @@ def test_the_graphs_build_and_unroll():
     (snippet,) = [t for t in blocks("python") if "register_node" in t]
     exec(compile(snippet, "README.md", "exec"), {"__name__": "readme"})
     task = mbrl.make_task("mbrl/SmoothInvertedPendulum-v0", threads=1)
-    sections = [yaml.safe_load(text) for text in blocks("yaml")]
+    sections = [section for section in map(yaml.safe_load, blocks("yaml")) if "task" not in section]
     assert len(sections) == 3
     for section in sections:
         graph = mbrl.build_graph(section, task)
@@ -74,6 +74,20 @@ def test_the_graphs_build_and_unroll():
     wanted = graph.unroll(task.reset(2, seeded()), 2, record=["wanted"]).values["wanted"]
     actions = graph.unroll(task.reset(2, seeded()), 2).actions
     assert actions[0].equal(0.3 * wanted[0])
+
+
+def test_the_task_in_yaml_is_planned(tmp_path):
+    (config,) = [c for c in map(yaml.safe_load, blocks("yaml")) if "task" in c]
+    short = {"updates": 1, "horizon": 5}
+    config["algorithm"] |= short
+    config["task_args"]["max_episode_steps"] = 4
+    result = mbrl.run(config | {"output_dir": str(tmp_path), "evaluation": {"episodes": 1}})
+    assert result.summary["eval_success_rate"] == 0.0  # in four steps nothing stands
+
+
+def test_every_planner_is_in_the_table():
+    table = README.split("| planner (`planner: {kind: ...}`) | method |")[1].split("\n\n")[0]
+    assert set(re.findall(r"`(\w+)`", table)) == set(PLANNERS)
 
 
 def seeded():

@@ -117,11 +117,16 @@ class ModelPredictiveControl:
         actions = torch.from_numpy(
             self._actor.act(self._state.numpy(), self._t, self._context.numpy(), alive.numpy())
         )
-        step = self._task.step(self._state, actions, t=self._t, context=self._context)
-        rewards = torch.where(alive, step.reward, 0.0)
+        rows = alive.nonzero()[:, 0]  # what comes after an end may not be physics
+        rewards = torch.zeros_like(self._returns)
+        if len(rows):
+            step = self._task.step(
+                self._state[rows], actions[rows], t=self._t, context=self._context[rows]
+            )
+            rewards = rewards.index_copy(0, rows, step.reward)
+            self._state = self._state.index_copy(0, rows, step.next_state)
+            self._alive = alive.index_copy(0, rows, ~step.terminated)
         self._returns = self._returns + rewards
-        self._state = torch.where(alive[:, None], step.next_state, self._state)
-        self._alive = alive & ~step.terminated
         self._t += 1
         planned = self._actor.plan
         return {

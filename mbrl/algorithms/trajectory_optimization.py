@@ -122,7 +122,7 @@ class TrajectoryOptimization:
             schedule=Schedule(every=horizon, iterations=self._planner.iterations),
             policy=self._guide,
         )
-        actor.prepare(self._search.plan, self._start.state)
+        actor.prepare(self._search.plan, self._start)
         return actor
 
     def loss(self, generator: torch.Generator, batch: int | None = None) -> TrajectoryLoss:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from mbrl.planning import Problem
+from mbrl.planning.gradients import finite_gradient
 
 _MOST_ROWS = 16_384  # of a rollout
 _MOST_NUMBERS = 2**25  # that a rollout holds: 256 MB
@@ -41,17 +42,17 @@ class TrajectoryLoss:
     def gradients(self, points: Tensor) -> Tensor:
         """See :class:`~mbrl.landscape.Loss`; zero by actions that are beyond their bounds."""
         problem, raw = self._problem, self._sequences(points)
-        states, costs = problem.rollout(self._state, problem.clip(raw))
-        good = costs.isfinite().all(1)
-        found = torch.full_like(raw, torch.nan)
-        kept = problem.clip(raw[:, good])
-        if good.any():
-            scene = problem.scene.repeated(kept.shape[1])
-            by_action = problem.gradient(
-                states[:, good].flatten(1, 2), kept.flatten(1, 2), scene=scene
-            )
-            free = raw[:, good] == kept
-            found[:, good] = torch.where(free, by_action.reshape(kept.shape), 0.0)
+        kept = problem.clip(raw)
+        states, costs = problem.rollout(self._state, kept)
+        by_action, good = finite_gradient(
+            problem,
+            states.flatten(1, 2),
+            kept.flatten(1, 2),
+            costs.flatten(),
+            scene=problem.scene.repeated(len(points)),
+        )
+        found = torch.where(raw == kept, by_action.reshape(kept.shape), 0.0)
+        found[:, ~good.reshape(costs.shape).all(1)] = torch.nan
         return found.transpose(0, 1).flatten(1) / self._shape[1]
 
     def filtered(self, direction: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from mbrl.errors import DivergenceError
-from mbrl.planning.model import Scene
+from mbrl.planning.model import Scene, without
 from mbrl.planning.problem import Problem
 
 
@@ -41,7 +41,7 @@ def finite_gradient(
         try:
             found = problem.gradient(states[:, rows], actions[:, rows], scene=part, weights=weights)
         except DivergenceError as error:
-            rows = _without(rows, error)
+            rows = without(rows, error)
         else:
             rows_good = found.isfinite().all(-1).all(0)
             rows = rows[rows_good]
@@ -50,10 +50,3 @@ def finite_gradient(
     good = torch.zeros(len(costs), dtype=torch.bool)
     good[rows] = True
     return gradient, good
-
-
-def _without(rows: Tensor, error: DivergenceError) -> Tensor:
-    """Leave out the rows that an error names, as rows or as points of all steps; else all."""
-    keep = torch.ones(len(rows), dtype=torch.bool)
-    keep[[row % len(rows) for row in error.rows]] = False
-    return rows[keep] if error.rows else rows[:0]

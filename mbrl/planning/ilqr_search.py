@@ -122,12 +122,12 @@ class ILQRSearch(Search):
         self, problem: Problem, states: Tensor, actions: Tensor
     ) -> tuple[Tensor, Tensor]:
         steps, skip = len(actions), self._planner.derivative_skip
-        if skip == 0:
+        if skip == 0 or steps == 1:
             return problem.model.linearize(states[:-1], actions, problem.scene)
         keys = torch.arange(0, steps, skip + 1)
         if keys[-1] != steps - 1:
             keys = torch.cat([keys, keys.new_tensor([steps - 1])])
-        a, b = problem.model.linearize(states[keys], actions[keys], problem.scene)
+        a, b = problem.model.linearize(states[keys], actions[keys], problem.scene, keys.tolist())
         after = torch.searchsorted(keys, torch.arange(steps)).clamp(min=1)
         before = after - 1
         share = (torch.arange(steps) - keys[before]) / (keys[after] - keys[before])

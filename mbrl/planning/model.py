@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from mbrl.errors import ArgumentError
+from mbrl.errors import ArgumentError, DivergenceError
 from mbrl.ops import MujocoDynamics
 from mbrl.ops.tangent import TangentMap
 from mbrl.physics import Simulator, StateSpec
@@ -72,8 +72,16 @@ class Model(ABC):
         return self.closed_loop(state, lambda t, _: actions[t], len(actions), scene)[0]
 
     @abstractmethod
-    def linearize(self, states: Tensor, actions: Tensor, scene: Scene) -> tuple[Tensor, Tensor]:
+    def linearize(
+        self, states: Tensor, actions: Tensor, scene: Scene, steps: Sequence[int] | None = None
+    ) -> tuple[Tensor, Tensor]:
         """[T, N, nx], [T, N, nu] -> A [T, N, ndx, ndx] and B [T, N, ndx, nu], dx' = A dx + B du.
+
+        Args:
+            states: [T, N, nx].
+            actions: [T, N, nu].
+            scene: of N rows.
+            steps: which steps after the scene's start these are, T indices; None: 0 to T - 1.
 
         Raises:
             DivergenceError: naming rows that cannot be linearised.
@@ -219,7 +227,9 @@ class SimulatorModel(ManifoldModel):
         states = self.simulator.rollout(state.numpy(), actions.numpy(), mark_diverged=True)
         return torch.from_numpy(states)
 
-    def linearize(self, states: Tensor, actions: Tensor, scene: Scene) -> tuple[Tensor, Tensor]:
+    def linearize(
+        self, states: Tensor, actions: Tensor, scene: Scene, steps: Sequence[int] | None = None
+    ) -> tuple[Tensor, Tensor]:
         """See :class:`Model`."""
         shape = actions.shape[:2]
         self.linearizations += shape.numel()
@@ -271,19 +281,25 @@ class TorchModel(ManifoldModel):
     ) -> tuple[Tensor, Tensor]:
         """See :class:`Model`."""
         self.control_steps += steps * len(state)
-        states, applied = [state], []
+        states, applied, here = [state], [], state
+        lost = torch.zeros(len(state), dtype=torch.bool)
         with torch.no_grad():
             for t in range(steps):
-                applied.append(law(t, states[-1]))
-                states.append(self._step(states[-1], applied[-1], t, scene))
+                applied.append(law(t, here))
+                following = self._marked(here, applied[-1], t, scene)
+                lost = lost | ~following.isfinite().all(-1)
+                states.append(torch.where(lost[:, None], torch.nan, following))
+                here = torch.where(lost[:, None], state, following)  # laws refuse NaN
         return torch.stack(states), torch.stack(applied)
 
-    def linearize(self, states: Tensor, actions: Tensor, scene: Scene) -> tuple[Tensor, Tensor]:
+    def linearize(
+        self, states: Tensor, actions: Tensor, scene: Scene, steps: Sequence[int] | None = None
+    ) -> tuple[Tensor, Tensor]:
         """See :class:`Model`."""
         self.linearizations += actions.shape[:2].numel()
         pairs = [
             self._jacobian(x, u, t, scene)
-            for t, (x, u) in enumerate(zip(states, actions, strict=True))
+            for t, x, u in zip(steps or range(len(actions)), states, actions, strict=True)
         ]
         a, b = zip(*pairs, strict=True)
         return torch.stack(a), torch.stack(b)
@@ -293,6 +309,19 @@ class TorchModel(ManifoldModel):
         keywords = {name: known[name] for name in self._keywords}
         following: Tensor = self._dynamics(state, action, **keywords)
         return following.to(torch.float64)
+
+    def _marked(self, state: Tensor, action: Tensor, t: int, scene: Scene) -> Tensor:
+        """Step the rows that do not diverge; the others are NaN."""
+        rows, following = torch.arange(len(state)), torch.full_like(state, torch.nan)
+        while len(rows):
+            try:
+                found = self._step(state[rows], action[rows], t, scene.of_rows(rows))
+            except DivergenceError as error:
+                rows = without(rows, error)
+            else:
+                following[rows] = found
+                break
+        return following
 
     def _jacobian(self, x: Tensor, u: Tensor, t: int, scene: Scene) -> tuple[Tensor, Tensor]:
         x, u = x.detach().requires_grad_(), u.detach().requires_grad_()
@@ -317,6 +346,13 @@ class TorchModel(ManifoldModel):
             x.repeat_interleave(reduced.shape[1], 0), reduced.flatten(0, 1)
         )
         return by_tangent.unflatten(0, reduced.shape[:2]), columns(b)
+
+
+def without(rows: Tensor, error: DivergenceError) -> Tensor:
+    """Leave out the rows that an error names, as rows or as points of all steps; else all."""
+    keep = torch.ones(len(rows), dtype=torch.bool)
+    keep[[row % len(rows) for row in error.rows]] = False
+    return rows[keep] if error.rows else rows[:0]
 
 
 def model_of(task: Task, dynamics: nn.Module | None = None, **options: Any) -> Model:

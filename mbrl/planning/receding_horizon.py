@@ -15,7 +15,7 @@ from torch import Tensor
 from mbrl.errors import ArgumentError, DivergenceError, suggestion
 from mbrl.planning.planner import NOTHING, Plan, Planner
 from mbrl.planning.problem import Policy, Problem
-from mbrl.types import Array
+from mbrl.types import Array, Start
 
 Tail = Literal["hold", "rest"]
 
@@ -107,6 +107,10 @@ class RecedingHorizon:
         for name, value in (("every", schedule.every), ("iterations", schedule.iterations)):
             if value < 1:
                 raise ArgumentError(f"{name} must be at least 1, got {value}")
+        if schedule.first is not None and schedule.first < 1:
+            raise ArgumentError(
+                f"first_iterations must be at least 1 or null, got {schedule.first}"
+            )
         if schedule.every > problem.horizon:
             raise ArgumentError(
                 f"every must not exceed the horizon {problem.horizon}, got {schedule.every}"
@@ -121,7 +125,7 @@ class RecedingHorizon:
         self._tail, self._policy, self._feedback, self._seed = tail, policy, feedback, seed
         self._initial_sd = initial_sd
         self.ticks = Ticks()
-        self._prepared: tuple[Plan, Tensor] | None = None
+        self._prepared: tuple[Plan, Start] | None = None
         self.reset()
 
     def reset(self) -> None:
@@ -130,12 +134,12 @@ class RecedingHorizon:
         self._planned_at, self._rows = 0, np.zeros(0, dtype=np.intp)
         self._generator = torch.Generator().manual_seed(self._seed)
 
-    def prepare(self, plan: Plan, states: Tensor) -> None:
-        """Let episodes begin with the plan made for the nearest of ``states``, [B, nx].
+    def prepare(self, plan: Plan, start: Start) -> None:
+        """Let episodes begin with the plan made for the nearest of B starts, contexts included.
 
         One that begins exactly there follows it as it is; elsewhere the first plan goes on from it.
         """
-        self._prepared = plan, states
+        self._prepared = plan, start
 
     def act(
         self,
@@ -224,8 +228,8 @@ class RecedingHorizon:
     def _replan(self, problem: Problem, state: Tensor, t: int) -> None:
         began = time.perf_counter()
         if self.plan is None:
-            prepared = self._nearest(state)
-            if prepared is not None and torch.equal(prepared.states[0], state):
+            prepared, there = self._nearest(state, problem.scene.context)
+            if prepared is not None and there:
                 self.plan, self._planned_at = prepared, t
                 return
             if prepared is None:
@@ -256,11 +260,15 @@ class RecedingHorizon:
         self._planned_at = t
         self.ticks.note(time.perf_counter() - began, self.schedule.seconds)
 
-    def _nearest(self, state: Tensor) -> Plan | None:
+    def _nearest(self, state: Tensor, context: Tensor | None) -> tuple[Plan | None, bool]:
+        """Return the prepared plans of the nearest starts, and whether those are these starts."""
         if self._prepared is None:
-            return None
-        plan, states = self._prepared
-        return plan.rows(torch.cdist(state, states).argmin(1))
+            return None, False
+        plan, start = self._prepared
+        here = state if context is None else torch.cat([state, context], dim=1)
+        starts = torch.cat([start.state, start.context], dim=1)
+        nearest = torch.cdist(here, starts).argmin(1)
+        return plan.rows(nearest), torch.equal(here, starts[nearest])
 
     def _fed_back(self, problem: Problem, state: Tensor, plan: Plan) -> Tensor:
         """Return what a plan's gains make of it from other states than it was made for."""
@@ -272,7 +280,7 @@ class RecedingHorizon:
             deviation = problem.model.difference(plan.states[t], states)
             return problem.clip(plan.actions[t] + (gains[t] @ deviation[:, :, None])[:, :, 0])
 
-        states, actions, _ = problem.closed_loop(state, law)
+        states, actions = problem.model.closed_loop(state, law, problem.horizon, problem.scene)
         lost = ~(states.isfinite().all(-1).all(0) & actions.isfinite().all(-1).all(0))
         return torch.where(lost[:, None], plan.actions, actions)
 
@@ -292,7 +300,7 @@ class RecedingHorizon:
             actions = torch.cat([actions[:-elapsed], problem.still(len(state))[:elapsed]])
         if self._policy is not None:
             kept = actions[:-elapsed]
-            last = problem.model.rollout(state, kept, problem.scene)[-1]
+            last = problem.model.rollout(state, kept, problem.scene)[-1] if len(kept) else state
             if last.isfinite().all():
                 later = problem.at(problem.scene.start + len(kept), problem.scene.context)
                 actions = torch.cat([kept, later.follow(self._policy, last, elapsed)])

@@ -8,6 +8,8 @@ import pytest
 import torch
 
 import mbrl
+from mbrl.algorithms import Setting
+from mbrl.algorithms.model_predictive_control import ModelPredictiveControl
 from mbrl.errors import ConfigError
 from mbrl.finished_runs import evaluate_run, load_policy, resumed_config
 from mbrl.planning import RecedingHorizon
@@ -199,3 +201,22 @@ def test_a_reward_without_second_derivatives_says_what_to_do(tmp_path):
                 "output_dir": str(tmp_path),
             }
         )
+
+
+def test_episodes_that_have_ended_are_left_alone(monkeypatch):
+    task, stepped = mbrl.make_task("Hopper-v5", threads=1), []
+    step = task.step
+
+    def noted(state, action, **where):
+        stepped.append(len(state))
+        return step(state, action, **where)
+
+    monkeypatch.setattr(task, "step", noted)
+    planner = {"kind": "random_shooting", "samples": 2}
+    setting = Setting(task, {}, torch.Generator().manual_seed(0))
+    mpc = ModelPredictiveControl(setting, planner=planner, horizon=2, batch=3)
+    rows = [mpc.update() for _ in range(80)]
+    alive = [int(row["env_steps"]) for row in rows]
+    assert alive[0] == 3
+    assert alive[-1] == 0
+    assert stepped == [n for n in alive if n]  # what comes after an end may not be physics

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from mbrl.errors import DivergenceError
 from mbrl.landscape import TrajectoryLoss
 from mbrl.physics import Simulator
 from mbrl.planning import Problem, Scene
@@ -62,6 +63,26 @@ def test_diverged_points_are_infinite_and_have_no_gradient():
     torch.testing.assert_close(values[~diverges], whole[~diverges], rtol=1e-14, atol=0)
     assert torch.equal(loss.gradients(points).isnan().all(1), diverges)
     assert loss.gradients(points[diverges]).isnan().all()
+
+
+def test_points_that_cannot_be_linearised_have_no_gradient(monkeypatch):
+    system, wall = linear_quadratic(bounded=False), 0.7
+    loss, points = bowl(system), points_near(bowl(system), 20, 0.3)
+    refused = (points.reshape(20, system.horizon, 2)[:, :, 0] > wall).any(1)
+    assert 0 < refused.sum() < 20
+    whole, model = loss.gradients(points), loss._problem.model
+    linearize = model.linearize
+
+    def refusing(states, actions, scene):
+        bad = (actions[:, :, 0] > wall).any(0).nonzero()[:, 0].tolist()
+        if bad:
+            raise DivergenceError("cannot", bad)
+        return linearize(states, actions, scene)
+
+    monkeypatch.setattr(model, "linearize", refusing)
+    found = loss.gradients(points)
+    assert torch.equal(found.isnan().all(1), refused)
+    torch.testing.assert_close(found[~refused], whole[~refused])
 
 
 def test_the_loss_is_the_mean_over_the_starts():

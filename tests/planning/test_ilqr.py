@@ -61,6 +61,12 @@ def test_with_bounds_it_finds_the_optimum_of_a_qp_solver(nx, nu, horizon, bound)
     assert plan.actions.abs().max() <= bound
 
 
+def test_a_single_step_has_nothing_to_skip():
+    problem, start = pendulum(1), torch.full((1, 3, 1), 0.1).double()
+    plans = [ILQR(derivative_skip=n, iterations=3).plan(problem, HANGING, start) for n in (0, 2)]
+    assert torch.equal(plans[0].actions, plans[1].actions)
+
+
 @pytest.mark.parametrize(
     "options", [{}, {"acceptance": "armijo"}, {"regularize": "control"}, {"derivative_skip": 2}]
 )

@@ -181,3 +181,24 @@ def test_rows_that_diverge_are_marked_and_others_are_not_touched():
     with pytest.raises(DivergenceError, match=r"1 of 3 rows \[1\]"):
         simulator.rollout(x.numpy(), u.numpy())
     assert torch.equal(model.rollout(x[[0, 2]], u[:, [0, 2]], HERE), kept)
+
+
+def test_rows_that_diverge_in_differentiated_ops_are_marked_too():
+    simulator = Simulator(mujoco.MjModel.from_xml_string(SLIDING), threads=1)
+    model = TorchModel(mbrl.MujocoDynamics(simulator), 2, simulator.spec)
+    x = torch.tensor([[0.1, 0.0], [3e9, 5e9], [0.2, 0.0]], dtype=torch.float64)
+    u = normal(11, 6, 3, 1)
+    assert torch.equal(
+        model.rollout(x, u, HERE).nan_to_num(7.0),
+        SimulatorModel(simulator).rollout(x, u, HERE).nan_to_num(7.0),
+    )
+
+
+def test_dynamics_are_linearised_at_the_time_of_their_steps():
+    class Clocked(nn.Module):
+        def forward(self, state, action, t):
+            return t * state + action
+
+    x, u = normal(12, 2, 1, 1), normal(13, 2, 1, 1)
+    a, _ = TorchModel(Clocked(), 1).linearize(x, u, Scene(5), [0, 3])
+    assert a.flatten().tolist() == [5.0, 8.0]

@@ -6,12 +6,17 @@ import torch
 
 from mbrl.errors import ArgumentError
 from mbrl.planning import ILQR, Plan, Planner, RecedingHorizon, Schedule, Search
+from mbrl.types import Start
 from tests.planning.lq import problem_of, random_weights, riccati
 from tests.planning.pendulum import HANGING, pendulum
 
 
 def normal(seed, *shape):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def begun(states):
+    return Start(states, states.new_empty(len(states), 0))
 
 
 def run(policy, model, x, steps):
@@ -134,7 +139,8 @@ def begun_with(plan, planner, **options):
     """The second plan, after the first one was ``plan``."""
     problem = pendulum(6)
     policy = RecedingHorizon(problem, planner, schedule=Schedule(every=2, iterations=3), **options)
-    policy.prepare(Plan(plan, torch.zeros(7, 1, 2).double(), torch.zeros(1).double()), HANGING[:1])
+    made = Plan(plan, torch.zeros(7, 1, 2).double(), torch.zeros(1).double())
+    policy.prepare(made, begun(torch.zeros(1, 2).double()))
     for t in range(3):
         policy.act(HANGING[:1].numpy(), t)
     return planner.asked
@@ -177,7 +183,7 @@ def test_a_prepared_plan_is_followed_where_it_was_made_for():
     plan = ILQR(iterations=5).plan(problem, HANGING, torch.full((20, 3, 1), 0.1).double())
     planner = Noted()
     policy = RecedingHorizon(problem, planner, schedule=Schedule(every=20), feedback=False)
-    policy.prepare(plan, HANGING)
+    policy.prepare(plan, begun(HANGING))
     order = [2, 0, 0, 1]
     _, actions = run(policy, problem.model, HANGING[order], 20)
     assert torch.equal(actions, plan.actions[:, order])
@@ -186,12 +192,41 @@ def test_a_prepared_plan_is_followed_where_it_was_made_for():
     assert len(planner.asked) == 1
 
 
+def test_a_plan_made_for_another_context_is_no_plan():
+    problem, planner = pendulum(6), Noted()
+    policy = RecedingHorizon(problem, planner, schedule=Schedule(every=6))
+    x, goals = HANGING[[0, 0]], torch.tensor([[1.0], [2.0]]).double()
+    plan = ILQR(iterations=1).plan(problem, x, torch.stack([RAMP[:, 0], -RAMP[:, 0]], dim=1))
+    policy.prepare(plan, Start(x, goals))
+    policy.act(x.numpy(), 0, goals.flip(0).numpy())  # the same starts in another order
+    assert torch.equal(policy.plan.actions, plan.actions[:, [1, 0]])
+    assert planner.asked == []
+    policy.reset()
+    policy.act(x.numpy(), 0, goals.numpy() + 0.1)
+    assert len(planner.asked) == 1
+
+
+def test_a_policy_may_make_all_of_the_next_plan():
+    w = random_weights(6, 2, 1)
+    problem = problem_of(w, 3)
+    planner = Noted()
+
+    def policy(states, t, context):
+        return states[:, :1]
+
+    mpc = RecedingHorizon(problem, planner, schedule=Schedule(every=3), policy=policy)
+    x = normal(7, 1, 2)
+    for t in (0, 3):
+        mpc.act(x.numpy(), t)
+    assert torch.equal(*(asked["actions"] for asked in planner.asked))
+
+
 def test_a_plan_goes_on_from_elsewhere_as_its_gains_would_have_it():
     w, horizon = random_weights(5, 3, 1), 10
     problem, x0 = problem_of(w, horizon), normal(5, 1, 3)
     plan, planner = ILQR().plan(problem, x0), Noted()
     policy = RecedingHorizon(problem, planner, schedule=Schedule(every=10))
-    policy.prepare(plan, x0)
+    policy.prepare(plan, begun(x0))
     x = x0 + 0.5 * normal(6, 1, 3)
     policy.act(x.numpy(), 0)
     gains, expected = riccati(w, horizon)[0], []
@@ -218,6 +253,7 @@ def test_a_deadline_ends_planning():
     ("options", "message"),
     [
         ({"schedule": Schedule(every=0)}, "every must be at least 1, got 0"),
+        ({"schedule": Schedule(first=0)}, "first_iterations must be at least 1 or null, got 0"),
         ({"schedule": Schedule(every=31)}, "every must not exceed the horizon 30, got 31"),
         ({"schedule": Schedule(iterations=0)}, "iterations must be at least 1, got 0"),
         ({"schedule": Schedule(seconds=0.0)}, "seconds must be positive or null, got 0.0"),
