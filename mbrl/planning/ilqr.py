@@ -54,8 +54,8 @@ class ILQR(Planner):
             linearly there.
         samples: so many candidates beside the step lengths: the nominal plan with noise, under the
             gains (as in MuJoCo MPC's iLQS, which joins iLQG with predictive sampling). They leave
-            the local optima of contacts and of costs without curvature, and a row with samples
-            converges only by its costs. 0: none, nothing is random.
+            the local optima of contacts and of costs without curvature; with them a row has
+            converged after ten iterations without gain. 0: none, nothing is random.
         noise: deviation of the noise, relative to ``problem.spread``: of the first sample; those of
             the others fall to a hundredth of it, log-spaced.
         knots: of the noise, joined by lines; null: noise of its own at every step.

@@ -19,6 +19,8 @@ from mbrl.planning.riccati import BackwardPass, LocalModel, backward_pass
 LEAST, MOST = 1e-6, 1e6
 _FACTOR, _LEAP = 2.0, 100.0
 _RETRIES = 5
+# Iterations in a row without gain after which samples are given up.
+_PATIENCE = 10
 
 
 class ILQRSearch(Search):
@@ -36,6 +38,7 @@ class ILQRSearch(Search):
         "_fresh",
         "_local",
         "_length",
+        "_idle",
     )
 
     def __init__(
@@ -64,6 +67,7 @@ class ILQRSearch(Search):
         self._fresh = torch.ones(batch, dtype=torch.bool)  # rows whose expansion is out of date
         self._local: dict[str, Tensor] = {}
         self._length = torch.zeros(batch, dtype=torch.float64)
+        self._idle = torch.zeros(batch, dtype=torch.long)  # iterations in a row without gain
 
     @property
     def converged(self) -> bool:
@@ -233,15 +237,16 @@ class ILQRSearch(Search):
             self._raise(rows[hard])
             self._lower(rows[easy])
         moved = (k / self.problem.spread).abs().amax((0, 2))
-        small = better & (found.gain <= planner.tolerance * (self._costs[rows].abs() + 1e-300))
+        idle = found.gain <= planner.tolerance * self._costs[rows].abs()
+        self._idle = self._idle.index_copy(0, rows, torch.where(idle, self._idle[rows] + 1, 0))
         stuck = ~better & (self._mu[rows] >= MOST)
         if len(planner.deviations):  # samples may find a way on: begin again
             self._mu = self._mu.index_fill(0, rows[stuck], LEAST)
             self._growth = self._growth.index_fill(0, rows[stuck], 1.0)
-            stuck = torch.zeros_like(stuck)
+            done = self._idle[rows] >= _PATIENCE
         else:
-            stuck |= moved <= planner.tolerance
-        self._done = self._done.index_copy(0, rows, small | stuck)
+            done = (better & idle) | stuck | (moved <= planner.tolerance)
+        self._done = self._done.index_copy(0, rows, done)
 
     def _raise(self, rows: Tensor) -> None:
         growth = (self._growth[rows] * _FACTOR).clamp(min=_FACTOR)
