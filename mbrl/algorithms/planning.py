@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mbrl.algorithms.algorithm import Actor, Setting
 from mbrl.errors import ConfigError
+from mbrl.graph import GraphPolicy
 from mbrl.planning import Policy
 from mbrl.tasks import Task
 
@@ -35,7 +36,7 @@ def guide(setting: Setting, run: str | None, key: str) -> Policy | None:
 
 
 class _Guide:
-    """A policy that observes states for itself, and remembers nothing between calls."""
+    """A policy that observes states for itself; of its past it knows the time alone."""
 
     def __init__(self, task: Task, actor: Actor):
         self._task, self._actor = task, actor
@@ -44,5 +45,8 @@ class _Guide:
         with torch.no_grad():
             seen = self._task.observe(states, t=t, context=context)
         actor = copy.deepcopy(self._actor)
-        actor.reset()
+        if isinstance(actor, GraphPolicy):
+            actor.reset(t)
+        else:
+            actor.reset()
         return torch.from_numpy(np.asarray(actor.act(seen.numpy())))

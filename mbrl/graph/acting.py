@@ -85,9 +85,9 @@ class GraphPolicy(nn.Module):
         """Return the acting part of a graph, sharing its nodes."""
         return cls(graph.spec, graph.task, dict(graph.nodes))
 
-    def reset(self) -> None:
-        """Forget carried values: an episode begins."""
-        self._memory = _Memory()
+    def reset(self, t: int = 0) -> None:
+        """Forget carried values: an episode begins, or is joined at step ``t``."""
+        self._memory = _Memory(t, t)
 
     @property
     def on_states(self) -> bool:

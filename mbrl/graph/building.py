@@ -43,7 +43,7 @@ def build_nodes(
         carry: the carries that they use.
         sizes: sizes and bounds of the task, or the task itself.
         generator: where initial weights are drawn from.
-        observed: values that are observations.
+        observed: values that are given: observations, and perhaps the state itself.
         made: nodes that exist already; None: new ones are built.
 
     Returns:
@@ -53,7 +53,8 @@ def build_nodes(
         GraphError: if widths do not fit, or do not follow from each other.
         ConfigError: if a node's options do not fit.
     """
-    known = {name: Source(name, sizes.observation_size) for name in observed}
+    given = {"state": sizes.state_size}
+    known = {name: Source(name, given.get(name, sizes.observation_size)) for name in observed}
     known |= _declared(specs, carry, sizes)
     nodes: dict[str, Node] = {}
     waiting = list(specs)

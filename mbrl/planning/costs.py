@@ -87,7 +87,7 @@ class RewardCost(StageCost):
     def __call__(self, points: Points) -> Tensor:
         """[T B]."""
         costs = -self._reward(points.state, points.action, points.next_state, points)
-        return costs * self._alive(points) if self._until_termination else costs
+        return self._earned(costs, points)
 
     def quadratic(self, points: Points, a: Tensor, b: Tensor, model: Model) -> Quadratic:
         """See :class:`StageCost`; the sizes of x, u and x' in the full Hessian follow each other.
@@ -100,9 +100,7 @@ class RewardCost(StageCost):
         joint = joint.detach().requires_grad_()
         with torch.enable_grad():
             x, u, y = joint.split(sizes, dim=1)
-            costs = -self._reward(x, u, y, points)
-            if self._until_termination:
-                costs = costs * self._alive(points)
+            costs = self._earned(-self._reward(x, u, y, points), points)
             gradient, hessian = _derivatives(costs, joint, self._task.name)
         g, h = _in_tangent(gradient, hessian, points, sizes, model)
         ndx, nu = model.tangent_size, sizes[1]
@@ -127,8 +125,14 @@ class RewardCost(StageCost):
         ]
         return torch.cat(parts)
 
+    def _earned(self, costs: Tensor, points: Points) -> Tensor:
+        """Return costs [T B], zero after the end, where rewards may be anything."""
+        if not self._until_termination:
+            return costs
+        return torch.where(self._alive(points), costs, 0.0)
+
     def _alive(self, points: Points) -> Tensor:
-        """Return 1 for steps taken before the episode ended, else 0, [T B]."""
+        """Return which steps are taken before the episode ended, [T B] bool."""
         task, scene = self._task, points.scene
         with torch.no_grad():
             if task.uses_time:
@@ -145,7 +149,7 @@ class RewardCost(StageCost):
                     context=scene.flattened(points.steps),
                 ).unflatten(0, (points.steps, -1))
         before = torch.cat([torch.zeros_like(ended[:1]), ended[:-1]])
-        return (before.cumsum(0) == 0).to(torch.float64).flatten()
+        return (before.cumsum(0) == 0).flatten()
 
 
 class Residuals(Protocol):

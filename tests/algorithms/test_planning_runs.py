@@ -10,8 +10,10 @@ import torch
 import mbrl
 from mbrl.algorithms import Setting
 from mbrl.algorithms.model_predictive_control import ModelPredictiveControl
+from mbrl.algorithms.planning import guide
 from mbrl.errors import ConfigError
 from mbrl.finished_runs import evaluate_run, load_policy, resumed_config
+from mbrl.graph import GraphPolicy
 from mbrl.planning import RecedingHorizon
 from mbrl.runner import run
 
@@ -220,3 +222,16 @@ def test_episodes_that_have_ended_are_left_alone(monkeypatch):
     assert alive[0] == 3
     assert alive[-1] == 0
     assert stepped == [n for n in alive if n]  # what comes after an end may not be physics
+
+
+def test_a_policy_that_follows_the_clock_guides_by_the_clock():
+    task = mbrl.make_task("InvertedPendulum-v5", threads=1)
+    policy = {"kind": "open_loop", "steps": 4, "initial_spread": 0.5}
+    actor = GraphPolicy.of(mbrl.build_graph({"nodes": {"policy": policy}}, task))
+    setting = Setting(task, {}, torch.Generator(), lambda run: actor)
+    asked, state = guide(setting, "run", "algorithm.policy"), torch.zeros(1, 4).double()
+    expected = [actor.act(np.zeros((1, 4))).item() for _ in range(4)]
+    assert len(set(expected)) == 4
+    assert [asked(state, t, None).item() for t in (2, 0, 3, 1)] == [
+        expected[t] for t in (2, 0, 3, 1)
+    ]

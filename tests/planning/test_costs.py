@@ -1,5 +1,7 @@
 """Quadratic models of rewards and values, against differences along the manifold."""
 
+import math
+
 import mujoco
 import pytest
 import torch
@@ -7,7 +9,16 @@ import torch
 import mbrl
 from mbrl.errors import ArgumentError
 from mbrl.physics import Simulator
-from mbrl.planning import ILQR, Problem, RewardCost, Scene, SimulatorModel, ValueTerminal, model_of
+from mbrl.planning import (
+    ILQR,
+    Problem,
+    RewardCost,
+    Scene,
+    SimulatorModel,
+    TorchModel,
+    ValueTerminal,
+    model_of,
+)
 from mbrl.planning.costs import Points, convex
 from tests.planning.test_model import FREE
 
@@ -115,6 +126,27 @@ def test_nothing_is_earned_after_the_end():
         assert ended
         assert float(costs[0, row]) == pytest.approx(total)
     assert (without_end - costs).abs().min() > 1
+
+
+def test_rewards_after_the_end_may_be_anything():
+    class Falling:
+        name, uses_time = "falling", False
+
+        def reward(self, x, u, y, *, t=0, context=None):
+            return torch.log(1 - y[:, 0])
+
+        def terminated(self, y, *, t=0, context=None):
+            return y[:, 0] >= 0.5
+
+    class Adds(torch.nn.Module):
+        def forward(self, x, u):
+            return x + u
+
+    one, x = torch.ones(1).double(), torch.zeros(1, 1).double()
+    problem = Problem(TorchModel(Adds(), 1), RewardCost(Falling()), -one, one, 4)
+    states, costs = problem.rollout(x, torch.full((4, 1, 1, 1), 0.3, dtype=torch.float64))
+    assert states[-1, 0, 0, 0] > 1  # where the logarithm is NaN
+    assert float(costs) == pytest.approx(-math.log(0.7) - math.log(0.4), rel=1e-12)
 
 
 def test_gradient_of_a_problem_is_the_slope_of_its_cost():

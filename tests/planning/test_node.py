@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import mbrl
-from mbrl.errors import GraphError
+from mbrl.errors import ArgumentError, GraphError
 from mbrl.graph import GraphPolicy
 from mbrl.planning import ILQR, RecedingHorizon, Schedule, make_problem
 from mbrl.tasks import evaluate
@@ -107,3 +107,33 @@ def test_options_are_checked_by_key(task):
     ):
         with pytest.raises(mbrl.MbrlError, match=message):
             mbrl.build_graph(section(**options), task)
+
+
+def test_it_acts_where_observations_are_narrower_than_states():
+    task = mbrl.make_task("Hopper-v5", threads=1)
+    cost = {"effort": {"residual": {"kind": "control"}}}
+    plan = {"kind": "mpc", "horizon": 2, "cost": cost, "planner": {"kind": "predictive_sampling"}}
+    graph = mbrl.build_graph(
+        {
+            "nodes": {"observe": None, "policy": None, "plan": plan},
+            "carry": {"plan": {"source": "next_plan", "width": 6}},
+        },
+        task,
+    )
+    assert task.observation_size < task.state_size
+    state = task.reset(2, torch.Generator().manual_seed(0))
+    acted = GraphPolicy.of(graph).act(state.numpy())
+    np.testing.assert_array_equal(acted, graph.unroll(state, 1).actions[0].numpy())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"iterations": 0}, "graph.nodes.plan.iterations must be at least 1, got 0"),
+        ({"first_iterations": -1}, "graph.nodes.plan.first_iterations must be at least 1, got -1"),
+        ({"initial_sd": -1.0}, "graph.nodes.plan.initial_sd must not be negative, got -1.0"),
+    ],
+)
+def test_numbers_out_of_range_are_named(task, options, message):
+    with pytest.raises(ArgumentError, match=message):
+        mbrl.build_graph(section(**options), task)
