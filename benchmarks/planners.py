@@ -19,30 +19,44 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 import torch
+import yaml
 
 import mbrl
 from mbrl.finished_runs import evaluate_actor, evaluation_seed, evaluation_task, made_algorithm
 from mbrl.registry import PLANNERS
 
 FOLDER = Path(__file__).resolve().parents[1] / "configs" / "planning"
-TASKS = sorted(file.stem for file in FOLDER.glob("*.yaml"))
+TASKS = sorted(file.stem for file in FOLDER.glob("*.yaml") if not file.stem.endswith("_plan"))
 # Two-sided 97.5 % quantiles of Student's t, by degrees of freedom.
 STUDENT = (math.nan, 12.71, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 NORMAL = 1.96
 
 
-def overrides(planner, config):
-    """Return what another planner than the file's own needs: its name, and its own defaults."""
-    if config.algorithm["planner"]["kind"] == planner:
-        return []
-    return [f"algorithm.planner={{kind:{planner}}}"]
+def configuration(task_name, kind):
+    """Return the file of a task; one of its own for plans, if there is one."""
+    plan = FOLDER / f"{task_name}_plan.yaml"
+    return (
+        plan
+        if kind == "trajectory_optimization" and plan.exists()
+        else FOLDER / f"{task_name}.yaml"
+    )
+
+
+def overrides(planner, file):
+    """Return what chooses a planner: the options shipped for it, else its own defaults."""
+    kind = f"algorithm.planner={{kind:{planner}}}"
+    if "planner:" not in str(yaml.safe_load(file.read_text()).get("defaults", "")).replace("'", ""):
+        same = mbrl.load_config(file).algorithm["planner"]["kind"] == planner
+        return [] if same else [kind]
+    name = f"plan/{planner}" if file.stem.endswith("_plan") else planner
+    shipped = (FOLDER / "planner" / f"{name}.yaml").exists()
+    return [f"planner={name}"] if shipped else ["~planner", kind]
 
 
 def episode(task_name, planner, seed, kind, more):
     """Run one episode; return a row of measurements."""
-    file = FOLDER / f"{task_name}.yaml"
-    own = mbrl.load_config(file)
-    given = [f"seed={seed}", f"algorithm.kind={kind}", *overrides(planner, own), *more]
+    file = configuration(task_name, kind)
+    given = [f"seed={seed}", f"algorithm.kind={kind}", *overrides(planner, file), *more]
     config = mbrl.load_config(file, given)
     generator = torch.Generator().manual_seed(seed)
     task = mbrl.make_task(config.task, threads=config.threads, **config.task_args)
