@@ -8,7 +8,7 @@ import mbrl
 from mbrl.planning import Planner, make_planner
 
 FOLDER = Path(__file__).parents[2] / "configs" / "planning"
-OURS = ("cartpole", "point_mass", "reacher")
+OURS = sorted(path.stem for path in FOLDER.glob("*.yaml"))
 SHORT = ("threads=1", "evaluation.episodes=1", "algorithm.updates=2", "algorithm.horizon=4",
          "task_args.max_episode_steps=6")  # fmt: skip
 
