@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 import mbrl
-from mbrl import runner
+from mbrl import finished_runs
 from mbrl.algorithms import PolicyGradient
 from mbrl.config import from_mapping
 from mbrl.errors import CheckpointError, ConfigError
@@ -236,7 +236,7 @@ def test_the_task_itself_with_its_arguments_is_the_default_environment(config):
     found = run(changed)
     assert found.summary["eval_task"] == found.summary["task"]
     assert found.summary["eval_return_std"] == 0.0  # every episode starts at the same state
-    assert runner.evaluate_run(found.run_dir, changed).returns.std() == 0.0
+    assert finished_runs.evaluate_run(found.run_dir, changed).returns.std() == 0.0
     assert run(config(**falling)).summary["eval_return_std"] > 0.0
 
 
@@ -266,7 +266,7 @@ def test_a_policy_needs_no_simulator(config, monkeypatch):
 
 @pytest.mark.parametrize("which", ["latest", "best"])
 def test_the_policy_that_is_loaded_is_the_one_that_was_evaluated(config, monkeypatch, which):
-    seen, original = [], runner.evaluate
+    seen, original = [], finished_runs.evaluate
 
     def evaluate(task, act, **options):
         def recorded(observation):
@@ -275,13 +275,13 @@ def test_the_policy_that_is_loaded_is_the_one_that_was_evaluated(config, monkeyp
 
         return original(task, recorded, **options)
 
-    monkeypatch.setattr(runner, "evaluate", evaluate)
+    monkeypatch.setattr(finished_runs, "evaluate", evaluate)
     changed = config(evaluation={"episodes": 2, "policy": which})
     path = run(changed).run_dir
     policy = load_policy(path, which)
     assert len(seen) > 5
     assert all(np.array_equal(policy.act(observation), action) for observation, action in seen)
-    again = runner.evaluate_run(path, changed)
+    again = finished_runs.evaluate_run(path, changed)
     assert again.returns.mean() == summary(path)["eval_return_mean"]
 
 

@@ -8,7 +8,7 @@ import gymnasium
 import pytest
 import torch
 
-from mbrl import checkpoint, runner
+from mbrl import checkpoint, finished_runs, runner
 from mbrl.errors import CheckpointError, DivergenceError, MbrlError, StorageError, TaskError
 from mbrl.runner import run
 from mbrl.signals import Interrupted
@@ -179,14 +179,14 @@ def test_after_an_evaluation_that_fails_nothing_is_lost(
 def test_a_signal_ends_an_evaluation_during_training(config, at_update, monkeypatch, every):
     options = {"evaluation": {"episodes": 2, "every": every, "policy": "best"}}
     reference = run(config(**options)).run_dir
-    original = runner.evaluate
+    original = finished_runs.evaluate
 
     def interrupted(*arguments, **keywords):
         os.kill(os.getpid(), signal.SIGINT)
         return original(*arguments, **keywords)
 
     with monkeypatch.context() as patch:
-        at_update[3] = lambda algorithm: patch.setattr(runner, "evaluate", interrupted)
+        at_update[3] = lambda algorithm: patch.setattr(finished_runs, "evaluate", interrupted)
         with pytest.raises(Interrupted) as caught:
             run(config(**options))
     path = caught.value.run_dir

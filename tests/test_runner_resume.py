@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from mbrl import checkpoint, runner
+from mbrl import checkpoint, finished_runs, runner
 from mbrl.algorithms import PolicyGradient
 from mbrl.config import from_mapping
 from mbrl.errors import (
@@ -173,14 +173,14 @@ def test_a_second_signal_stops_at_once_and_spoils_nothing(config, at_update):
 
 def test_a_signal_ends_the_last_evaluation(config, monkeypatch):
     reference = run(config()).run_dir
-    original = runner.evaluate
+    original = finished_runs.evaluate
 
     def interrupted(*arguments, **keywords):
         send(signal.SIGINT)(None)
         return original(*arguments, **keywords)
 
     with monkeypatch.context() as patch:
-        patch.setattr(runner, "evaluate", interrupted)
+        patch.setattr(finished_runs, "evaluate", interrupted)
         with pytest.raises(Interrupted) as caught:
             run(config())
     path = caught.value.run_dir
@@ -190,15 +190,15 @@ def test_a_signal_ends_the_last_evaluation(config, monkeypatch):
 
 
 def test_a_signal_while_starting_up_stops_before_the_first_update(config, monkeypatch):
-    original = runner.make_task
+    original = finished_runs.make_task
 
     def interrupted(*arguments, **keywords):
         send(signal.SIGTERM)(None)
-        monkeypatch.setattr(runner, "make_task", original)
+        monkeypatch.setattr(finished_runs, "make_task", original)
         return original(*arguments, **keywords)
 
     reference = run(config()).run_dir
-    monkeypatch.setattr(runner, "make_task", interrupted)
+    monkeypatch.setattr(finished_runs, "make_task", interrupted)
     with pytest.raises(Interrupted) as caught:
         run(config())
     assert rows(caught.value.run_dir) == []

@@ -45,7 +45,8 @@ class Spline:
         if not 1 <= self.knots <= horizon:
             raise ArgumentError(f"knots must lie between 1 and the horizon {horizon}, got {knots}")
         self.matrix = _matrix(horizon, self.knots, interpolation)  # (T, P)
-        self._inverse = torch.linalg.pinv(self.matrix)
+        # With a knot for every action S = I: nothing is multiplied, and nothing inverted.
+        self._inverse = self.matrix if knots is None else torch.linalg.pinv(self.matrix)
 
     def __call__(self, theta: Tensor) -> Tensor:
         """Knots [P, ...] -> actions [T, ...]."""

@@ -180,11 +180,11 @@ def test_samples_leave_a_stationary_point():
 
 
 def test_samples_are_drawn_as_documented():
-    planner, problem = ILQR(samples=3, noise=0.2, knots=None), pendulum(4000)
+    planner, problem = ILQR(samples=3, noise=0.2, knots=None), pendulum(2000)
     noise = planner.drawn(problem, 2, torch.Generator().manual_seed(0))
-    assert noise.shape == (4000, 3, 2, 1)
+    assert noise.shape == (2000, 3, 2, 1)
     expected = torch.tensor([0.2, 0.02, 0.002]).double() * 2.0  # half the range of the control
-    torch.testing.assert_close(noise.std((0, 2, 3)), expected, rtol=0.05, atol=0)
+    torch.testing.assert_close(noise.std((0, 2, 3)), expected, rtol=0.06, atol=0)
 
 
 def test_the_regularisation_goes_on_in_the_next_plan():
