@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -39,13 +40,14 @@ class Expansion(NamedTuple):
 class ResidualCost:
     r"""A cost in the form of MuJoCo MPC, of the state x that the action u of step t led to.
 
-    .. math:: \ell(x, u; t) = \sum_i w_i \, n_i(r_i(x, u; t)).
+    .. math:: \ell(x, u; t) = \sum_i w_i(t) \, n_i(r_i(x, u; t)), \qquad
+              w_i(t) = w_i \text{ once } x \text{ is more than } s_i \text{ seconds into the episode}
 
     Args:
         simulator: the physics.
-        terms: ``{residual: {kind: ..., ...}, norm: name or {kind: ..., p: ...}, weight: w}`` each,
-            in a list or, so that each has a name, in a mapping; a norm is quadratic and a weight 1
-            where none is given.
+        terms: ``{residual: {kind: ..., ...}, norm: name or {kind: ..., p: ...}, weight: w, after:
+            s}`` each, in a list or, so that each has a name, in a mapping; a norm is quadratic, a
+            weight 1, and s 0, from the start on, where none is given.
         where: configuration key, for messages.
 
     Attributes:
@@ -65,19 +67,24 @@ class ResidualCost:
         self._residuals: list[Residual] = []
         self._norms: list[Norm] = []
         self._weights: list[float] = []
+        self._first: list[int] = []  # step from which each term counts
         self.names: list[str] = []
         for name, key, declared in _named(terms, where):
             options = completed(_term, declared, key)
             if options["weight"] <= 0:
                 raise ConfigError(f"{key}.weight must be positive, got {options['weight']}")
+            if not options["after"] >= 0:
+                raise ConfigError(f"{key}.after must not be negative, got {options['after']}")
             self.names.append(name)
             self._residuals.append(residual_of(scene, options["residual"], f"{key}.residual"))
             self._norms.append(norm_of(options["norm"], f"{key}.norm"))
             self._weights.append(options["weight"])
+            # The state after step t is at (t + 1) dt.
+            self._first.append(math.floor(options["after"] / simulator.dt + 1e-9))
         ends = np.cumsum([0, *(r.size for r in self._residuals)]).tolist()
         self.size: int = ends[-1]
         self.parts = [slice(a, b) for a, b in itertools.pairwise(ends)]
-        self.uses_time = any(r.uses_time for r in self._residuals)
+        self.uses_time = any(r.uses_time for r in self._residuals) or any(self._first)
         self._map = ResidualMap(simulator, scene, self._residuals)
         self._op = FirstOrderOp(self._map)
 
@@ -102,33 +109,43 @@ class ResidualCost:
 
     def __call__(self, state: Tensor, action: Tensor, t: int | Tensor = 0) -> Tensor:
         """Return the cost [N]; arguments and errors are those of :meth:`residuals`."""
-        values = self.terms(self.residuals(state, action, t))
+        values = self.terms(self.residuals(state, action, t), t)
         return torch.stack(values).sum(0)
 
-    def terms(self, residuals: Tensor) -> list[Tensor]:
-        """Return the weighted terms, [N] each, of residuals [N, m]."""
+    def terms(self, residuals: Tensor, t: int | Tensor = 0) -> list[Tensor]:
+        """Return the weighted terms, [N] each, of residuals [N, m] at the steps t."""
+        weights = self._weights_at(step_indices(t, len(residuals)))
         return [
             weight * norm.value(residuals[:, part])
-            for weight, norm, part in zip(self._weights, self._norms, self.parts, strict=True)
+            for weight, norm, part in zip(weights, self._norms, self.parts, strict=True)
         ]
 
     def expand(self, state: Tensor, action: Tensor, t: int | Tensor = 0) -> Expansion:
         """Expand the cost; no autograd. Arguments and errors are those of :meth:`residuals`."""
         state, action = batched(self.simulator.spec, state.detach(), action.detach())
-        steps = step_indices(t, len(state)).numpy()
+        steps = step_indices(t, len(state))
         found, jx, ju = map(
-            torch.from_numpy, self._map.expand(state.numpy(), action.numpy(), steps)
+            torch.from_numpy, self._map.expand(state.numpy(), action.numpy(), steps.numpy())
         )
         gradient = torch.empty_like(found)
         hessian = found.new_zeros(len(found), self.size, self.size)
-        for weight, norm, part in zip(self._weights, self._norms, self.parts, strict=True):
-            gradient[:, part] = weight * norm.gradient(found[:, part])
-            hessian[:, part, part] = weight * norm.hessian(found[:, part])
-        return Expansion(torch.stack(self.terms(found)).sum(0), gradient, hessian, jx, ju)
+        for weight, norm, part in zip(
+            self._weights_at(steps), self._norms, self.parts, strict=True
+        ):
+            gradient[:, part] = weight[:, None] * norm.gradient(found[:, part])
+            hessian[:, part, part] = weight[:, None, None] * norm.hessian(found[:, part])
+        return Expansion(torch.stack(self.terms(found, steps)).sum(0), gradient, hessian, jx, ju)
 
     def on(self, simulator: Simulator) -> ResidualCost:
         """Return the same cost evaluated by another simulator of the same model."""
         return ResidualCost(simulator, self._terms, where=self._where)
+
+    def _weights_at(self, steps: Tensor) -> list[Tensor]:
+        """Return the weights of the terms at steps [N], [N] each."""
+        return [
+            weight * (steps >= first).to(torch.float64)
+            for weight, first in zip(self._weights, self._first, strict=True)
+        ]
 
     def __reduce__(self) -> tuple[object, ...]:
         """A copy or a pickle is a new cost of the same terms."""
@@ -188,6 +205,7 @@ def _term(
     residual: Mapping[str, Any],
     norm: str | Mapping[str, Any] = "quadratic",
     weight: float = 1.0,
+    after: float = 0.0,
 ) -> None:
     """What a term is declared by."""
 
