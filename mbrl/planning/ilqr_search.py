@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mbrl.errors import DivergenceError
-from mbrl.planning.model import Law
+from mbrl.planning.model import Law, naming
 from mbrl.planning.planner import Plan, Search
 from mbrl.planning.problem import Problem
 from mbrl.planning.riccati import BackwardPass, LocalModel, backward_pass
@@ -90,7 +90,9 @@ class ILQRSearch(Search):
 
     def iterate(self) -> None:
         """Linearise, solve backward, roll all candidates out, keep the best."""
-        self._linearize((self._fresh & ~self._done).nonzero()[:, 0])
+        fresh = (self._fresh & ~self._done).nonzero()[:, 0]
+        with naming(fresh):
+            self._linearize(fresh)
         rows = (~self._done).nonzero()[:, 0]
         step, mu = self._solve(rows)
         good = torch.from_numpy(step.good).unflatten(0, mu.shape).any(0)
@@ -98,7 +100,8 @@ class ILQRSearch(Search):
         self._done = self._done.index_fill(0, failed[self._mu[failed] >= MOST], True)
         if good.any():
             chosen = step.rows(np.tile(good.numpy(), len(mu)))
-            self._follow(rows[good], chosen, mu[:, good])
+            with naming(rows[good]):
+                self._follow(rows[good], chosen, mu[:, good])
 
     def _linearize(self, rows: Tensor) -> None:
         """Expand dynamics and costs along the nominal trajectories of ``rows``."""

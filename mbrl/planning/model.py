@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -353,6 +354,20 @@ def without(rows: Tensor, error: DivergenceError) -> Tensor:
     keep = torch.ones(len(rows), dtype=torch.bool)
     keep[[row % len(rows) for row in error.rows]] = False
     return rows[keep] if error.rows else rows[:0]
+
+
+@contextlib.contextmanager
+def naming(rows: Tensor) -> Iterator[None]:
+    """Let an error of a part of a batch, or of its points of all steps, name rows of the batch.
+
+    Args:
+        rows: which rows of the batch are the part.
+    """
+    try:
+        yield
+    except DivergenceError as error:
+        named = sorted({int(rows[row % len(rows)]) for row in error.rows or range(len(rows))})
+        raise DivergenceError(str(error), named) from error
 
 
 def model_of(task: Task, dynamics: nn.Module | None = None, **options: Any) -> Model:

@@ -17,6 +17,7 @@ from mbrl.planning.building import (
     make_planner,
     make_problem,
 )
+from mbrl.planning.restart import plan_or_restart
 from mbrl.tasks import Task
 from mbrl.types import Step
 
@@ -30,7 +31,13 @@ class PlanNode(Node):
     begun with :math:`\tilde u_t`, the carried plan: ``carry: {plan: {source: next_plan, width: H
     nu}}``. It makes no noise of its own: the randomness of a planner that draws any depends on
     the step alone. The action's derivative by the state is the plan's feedback gain, none for a
-    planner without gains; nothing flows through the carried plan.
+    planner without gains; nothing flows through the carried plan. Rows whose plan diverges where it
+    begins are begun again from rest; see :func:`plan_or_restart`.
+
+    Unlike :class:`RecedingHorizon` it plans for rows whose episode has ended, too (a
+    :class:`~mbrl.types.Step` does not tell which; an unrolling hands them their initial state), and
+    forgets a plan's memory from step to step, such as the regularisation of iLQR or the elites of
+    iCEM: its width is the planner's own affair, and only actions are carried.
 
     Args:
         place: see :class:`Node`.
@@ -109,7 +116,8 @@ class PlanNode(Node):
         begins = step.t == step.start
         if begins:
             start = problem.perturbed(problem.clip(start), self._initial_sd, generator)
-        plan = self._planner.plan(
+        plan, _ = plan_or_restart(
+            self._planner,
             problem,
             state.detach(),
             start,

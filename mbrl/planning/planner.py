@@ -63,6 +63,35 @@ class Plan(NamedTuple):
             {name: series[..., rows, :] for name, series in self.memory.items()},
         )
 
+    @classmethod
+    def joined(cls, parts: Sequence[tuple[Tensor, Plan]]) -> Plan:
+        """Return the plan of a batch from those of its parts, each with the rows that it is of.
+
+        What the parts do not remember alike, as one that a deadline cut short, is forgotten.
+        """
+        rows, plans = zip(*parts, strict=True)
+        if len(plans) == 1:
+            return cls(*plans[0])
+        order = torch.cat(rows).argsort()
+
+        def whole(series: Sequence[Tensor], dim: int) -> Tensor:
+            return torch.cat(tuple(series), dim).index_select(dim, order)
+
+        def alike(name: str) -> bool:
+            found = [plan.memory[name] for plan in plans if name in plan.memory]
+            shapes = {(*series.shape[:-2], series.shape[-1]) for series in found}
+            return len(found) == len(plans) and len(shapes) == 1
+
+        gains = [plan.gains for plan in plans if plan.gains is not None]
+        names = filter(alike, plans[0].memory)
+        return cls(
+            whole([plan.actions for plan in plans], 1),
+            whole([plan.states for plan in plans], 1),
+            whole([plan.costs for plan in plans], 0),
+            whole(gains, 1) if len(gains) == len(plans) else None,
+            {name: whole([plan.memory[name] for plan in plans], -2) for name in names},
+        )
+
 
 class Search(ABC):
     """An optimisation in progress."""
@@ -155,6 +184,7 @@ class Planner(ABC):
 
         Raises:
             ArgumentError: on a wrong shape, or a number that is not finite.
+            DivergenceError: if rows diverge, and there is nothing to go on from; names them.
         """
         began = time.perf_counter()
         state, actions = checked(problem, state, actions)

@@ -12,9 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mbrl.errors import ArgumentError, DivergenceError, suggestion
+from mbrl.errors import ArgumentError, suggestion
 from mbrl.planning.planner import NOTHING, Plan, Planner
 from mbrl.planning.problem import Policy, Problem
+from mbrl.planning.restart import plan_or_restart
 from mbrl.types import Array, Start
 
 Tail = Literal["hold", "rest"]
@@ -52,7 +53,7 @@ class Ticks:
         self.misses += deadline is not None and seconds > deadline
 
     def measured(self) -> dict[str, float]:
-        """Plans, plans per second, plans that ended after their deadline, or were begun again."""
+        """Plans, plans per second, plans past their deadline, plans with rows begun again."""
         return {
             "plans": float(self.plans),
             "planning_hz": self.plans / self.seconds if self.seconds else math.nan,
@@ -70,8 +71,8 @@ class RecedingHorizon:
     Each plan begins with the one before, shifted by the time that has passed, and as its gains
     would have it from the measured state. What the shift leaves empty at the end is filled by the
     last action again ("hold"), by the action nearest to zero ("rest"), or by a policy from where
-    the shifted plan ends. Episodes run in lockstep, one a row. A plan whose start diverges is begun
-    again from rest.
+    the shifted plan ends. Episodes run in lockstep, one a row. Rows whose plan diverges where it
+    begins are begun again from rest; see :func:`plan_or_restart`.
 
     Args:
         problem: what is planned; its scene is replaced by that of the episodes.
@@ -241,22 +242,17 @@ class RecedingHorizon:
             shifted = self.plan.shifted(t - self._planned_at)
             start, memory = self._extended(problem, shifted, state, t - self._planned_at)
             iterations = self.schedule.iterations
-        for attempt in (start, problem.still(len(state))):
-            try:
-                self.plan = self.planner.plan(
-                    problem,
-                    state,
-                    attempt,
-                    generator=self._generator,
-                    memory=memory,
-                    iterations=iterations,
-                    seconds=self.schedule.seconds,
-                )
-                break
-            except DivergenceError:
-                if attempt is not start:
-                    raise
-                memory, self.ticks.restarts = NOTHING, self.ticks.restarts + 1
+        self.plan, again = plan_or_restart(
+            self.planner,
+            problem,
+            state,
+            start,
+            generator=self._generator,
+            memory=memory,
+            iterations=iterations,
+            seconds=self.schedule.seconds,
+        )
+        self.ticks.restarts += len(again) > 0
         self._planned_at = t
         self.ticks.note(time.perf_counter() - began, self.schedule.seconds)
 
