@@ -95,6 +95,7 @@ class ModelPredictiveControl:
             until_termination=until_termination,
             smoothing=smoothing,
         )
+        self._planner = make_planner(planner, horizon, "algorithm.planner")
         self._options: dict[str, Any] = {
             "schedule": Schedule(every, iterations, first_iterations, seconds),
             "tail": tail,
@@ -103,7 +104,6 @@ class ModelPredictiveControl:
             "initial_sd": initial_sd,
             "seed": int(torch.randint(2**31 - 1, (), generator=self._generator)),
         }
-        self._planner = make_planner(planner, "algorithm.planner")
         self._actor = self.actor()
         start = setting.task.start(batch, self._generator)
         self._state, self._context = start

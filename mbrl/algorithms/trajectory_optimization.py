@@ -73,7 +73,6 @@ class TrajectoryOptimization:
         if not initial_sd >= 0:
             raise ArgumentError(f"algorithm.initial_sd must not be negative, got {initial_sd}")
         self._updates, self._generator, self._done = updates, setting.generator, 0
-        self._planner = make_planner(planner, "algorithm.planner")
         self._problem = make_problem(
             setting.task,
             horizon,
@@ -82,6 +81,7 @@ class TrajectoryOptimization:
             until_termination=until_termination,
             smoothing=smoothing,
         )
+        self._planner = make_planner(planner, horizon, "algorithm.planner")
         self._start = setting.task.start(batch, self._generator)
         self._initial_sd = initial_sd
         self._guide = guide(setting, policy, "algorithm.policy")

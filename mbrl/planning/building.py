@@ -30,12 +30,18 @@ SmoothingChoice = Annotated[Chosen, Choice(SMOOTHINGS)]
 DEFAULT_PLANNER: Chosen = MappingProxyType({"kind": "ilqr"})
 
 
-def make_planner(options: Chosen, where: str) -> Planner:
-    """Return the planner of ``{kind: name, **options}``; errors name the key ``where``."""
+def make_planner(options: Chosen, horizon: int, where: str) -> Planner:
+    """Return the planner of ``{kind: name, **options}`` for plans of ``horizon`` steps.
+
+    Raises:
+        MbrlError: if its options are not legal, or do not fit the horizon; names the key below
+            ``where``.
+    """
     complete = chosen(PLANNERS, options, where)
     entry = PLANNERS.get(complete.pop("kind"), where)
     with at_key(where, entry):
         planner: Planner = entry(**complete)
+        planner.check_horizon(horizon)
     return planner
 
 

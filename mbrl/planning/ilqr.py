@@ -16,6 +16,7 @@ from mbrl.planning.splines import Spline
 
 Regularized = Literal["control", "state"]
 Acceptance = Literal["best", "armijo"]
+_KNOTS = 10
 
 
 class ILQR(Planner):
@@ -58,7 +59,8 @@ class ILQR(Planner):
             converged after ten iterations without gain. 0: none, nothing is random.
         noise: deviation of the noise, relative to ``problem.spread``: of the first sample; those of
             the others fall to a hundredth of it, log-spaced.
-        knots: of the noise, joined by lines; null: noise of its own at every step.
+        knots: of the noise, joined by lines; at most the horizon, but that 10, the default, become
+            the horizon where that is shorter. null: noise of its own at every step.
         tolerance: converged once the relative decrease of the cost, or the largest entry of k
             relative to the range of its control, falls below.
     """
@@ -76,7 +78,7 @@ class ILQR(Planner):
         derivative_skip: int = 0,
         samples: int = 0,
         noise: float = 0.5,
-        knots: int | None = 10,
+        knots: int | None = _KNOTS,
         tolerance: float = 1e-9,
     ):
         for name, value, least in (
@@ -118,6 +120,11 @@ class ILQR(Planner):
         self.step_lengths = torch.logspace(0, -3, step_lengths, dtype=torch.float64)
         self.deviations = noise * torch.logspace(0, -2, samples, dtype=torch.float64)
         self.knots = knots
+
+    def check_horizon(self, horizon: int) -> None:
+        """See :class:`Planner`."""
+        if self.knots != _KNOTS:
+            super().check_horizon(horizon)
 
     def drawn(self, problem: Problem, batch: int, generator: torch.Generator) -> Tensor:
         """Return the noise of the samples, [T, samples, batch, nu]."""

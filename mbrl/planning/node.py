@@ -94,7 +94,7 @@ class PlanNode(Node):
                 f"{where}: the carried plan {value!r} must have width {horizon * nu} (horizon "
                 f"{horizon} times {nu} actuators), got {place.widths['plan']}"
             )
-        self._planner = make_planner(planner, f"{where}.planner")
+        self._planner = make_planner(planner, horizon, f"{where}.planner")
         self.problem = make_problem(
             place.task,
             horizon,

@@ -136,9 +136,23 @@ class Planner(ABC):
 
     Attributes:
         iterations: iterations of a plan made from nothing.
+        knots: of the spline that it searches over; None: it searches over actions.
     """
 
     iterations: int
+    knots: int | None = None
+
+    def check_horizon(self, horizon: int) -> None:
+        """Check the options that depend on how long the plan is.
+
+        Args:
+            horizon: T.
+
+        Raises:
+            ArgumentError: if there are more knots than steps.
+        """
+        if self.knots is not None and self.knots > horizon:
+            raise ArgumentError(f"knots must be at most the horizon {horizon}, got {self.knots}")
 
     @abstractmethod
     def begin(
@@ -183,10 +197,12 @@ class Planner(ABC):
                 on its arguments alone.
 
         Raises:
-            ArgumentError: on a wrong shape, or a number that is not finite.
+            ArgumentError: on a wrong shape, a number that is not finite, or an option that does not
+                fit the horizon.
             DivergenceError: if rows diverge, and there is nothing to go on from; names them.
         """
         began = time.perf_counter()
+        self.check_horizon(problem.horizon)
         state, actions = checked(problem, state, actions)
         generator = generator or torch.Generator().manual_seed(0)
         search = self.begin(problem, state, actions, generator, memory)

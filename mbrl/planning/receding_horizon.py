@@ -116,6 +116,7 @@ class RecedingHorizon:
             raise ArgumentError(
                 f"every must not exceed the horizon {problem.horizon}, got {schedule.every}"
             )
+        planner.check_horizon(problem.horizon)
         if schedule.seconds is not None and not schedule.seconds > 0:
             raise ArgumentError(f"seconds must be positive or null, got {schedule.seconds}")
         if tail not in get_args(Tail):

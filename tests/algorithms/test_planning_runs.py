@@ -177,6 +177,14 @@ def test_a_trained_policy_guides_planning(tmp_path):
         ({"planner": {"kind": "ilrq"}}, "algorithm.planner.kind: .*did you mean 'ilqr'"),
         ({"planner": {"kind": "ilqr", "iteratoins": 3}}, "did you mean 'iterations'"),
         ({"planner": {"kind": "ilqr", "iterations": 0}}, "algorithm.planner.iterations must be"),
+        (
+            {"planner": {"kind": "ilqr", "knots": 41}},
+            "^algorithm.planner.knots must be at most the horizon 40, got 41$",
+        ),
+        (
+            {"kind": "mpc", "planner": {"kind": "cem", "knots": 41}},
+            "^algorithm.planner.knots must be at most the horizon 40, got 41$",
+        ),
         ({"horizon": 0}, "algorithm.horizon must be at least 1, got 0"),
         ({"batch": 0}, "algorithm.batch must be at least 1, got 0"),
         ({"updates": 0}, "algorithm.updates must be at least 1, got 0"),

@@ -259,6 +259,16 @@ def test_bad_options(options, message):
         ILQR(**options)
 
 
+def test_only_the_default_number_of_knots_shrinks_with_the_horizon():
+    problem = pendulum(5)
+    noise = ILQR(samples=3).drawn(problem, 2, torch.Generator().manual_seed(0))
+    every = ILQR(samples=3, knots=None).drawn(problem, 2, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(noise, every)  # five knots for five steps
+    assert ILQR(samples=3).plan(problem, HANGING, iterations=1).actions.shape == (5, 3, 1)
+    with pytest.raises(ArgumentError, match=r"^knots must be at most the horizon 5, got 6$"):
+        ILQR(samples=3, knots=6).plan(problem, HANGING)
+
+
 def test_quadratic_models_of_the_test_costs_are_right():
     """The oracle's oracle: Gauss-Newton gradients against autograd of the cost itself."""
     problem = pendulum(5)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from mbrl.errors import ArgumentError
-from mbrl.planning import ILQR, Plan, Planner, RecedingHorizon, Schedule, Search
+from mbrl.planning import CEM, ILQR, Plan, Planner, RecedingHorizon, Schedule, Search
 from mbrl.types import Start
 from tests.planning.lq import problem_of, random_weights, riccati
 from tests.planning.pendulum import HANGING, pendulum
@@ -263,3 +263,8 @@ def test_a_deadline_ends_planning():
 def test_bad_options(options, message):
     with pytest.raises(ArgumentError, match=message):
         RecedingHorizon(pendulum(30), ILQR(), **options)
+
+
+def test_a_planner_with_more_knots_than_the_horizon_is_refused_at_once():
+    with pytest.raises(ArgumentError, match=r"^knots must be at most the horizon 30, got 31$"):
+        RecedingHorizon(pendulum(30), CEM(knots=31))

@@ -252,7 +252,7 @@ def test_planners_have_names_and_their_arguments_are_options(name):
 @pytest.mark.parametrize("planner", [PredictiveSampling, CEM, MPPI, CMAES])
 def test_more_knots_than_steps(planner):
     problem = linear_quadratic().problem()
-    with pytest.raises(ArgumentError, match=r"^knots must lie between 1 and the horizon 6, got 7$"):
+    with pytest.raises(ArgumentError, match=r"^knots must be at most the horizon 6, got 7$"):
         planner(knots=7).plan(problem, STATES)
 
 
