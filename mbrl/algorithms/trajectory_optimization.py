@@ -9,7 +9,7 @@ import torch
 
 from mbrl.algorithms.algorithm import Setting
 from mbrl.algorithms.planning import guide
-from mbrl.errors import ArgumentError
+from mbrl.errors import ArgumentError, MbrlError
 from mbrl.landscape import TrajectoryLoss
 from mbrl.planning import (
     DEFAULT_PLANNER,
@@ -101,7 +101,7 @@ class TrajectoryOptimization:
         """Make one iteration; ``env_steps`` counts the model's steps, derivatives apart."""
         model = self._problem.model
         before = model.control_steps
-        self._search.iterate()
+        self._iterate()
         self._done += 1
         costs = self._search.plan.costs
         return {
@@ -112,6 +112,16 @@ class TrajectoryOptimization:
             "cost_max": float(costs.max()),
             **self._search.measured(),
         }
+
+    def _iterate(self) -> None:
+        """Make one iteration; where that fails, the search is as before."""
+        before, drawn = self._search.state_dict(), self._generator.get_state()
+        try:
+            self._search.iterate()
+        except MbrlError:
+            self._search.load_state_dict(before)
+            self._generator.set_state(drawn)
+            raise
 
     def actor(self) -> RecedingHorizon:
         """Return what follows the plan."""

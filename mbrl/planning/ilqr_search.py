@@ -112,17 +112,18 @@ class ILQRSearch(Search):
         a, b = self._jacobians(problem, states, actions)
         stage, final_x, final_xx = problem.expand(states, actions, a, b)
         found = {"a": a, "b": b, **stage._asdict()}
-        batch = len(self.state)
+        batch, local = len(self.state), dict(self._local)
         for name, value in found.items():
-            old = self._local.get(name)
+            old = local.get(name)
             if old is None:
                 old = value.new_zeros(len(value), batch, *value.shape[2:])
-            self._local[name] = old.index_copy(1, rows, value)
+            local[name] = old.index_copy(1, rows, value)
         for name, value in (("final_x", final_x), ("final_xx", final_xx)):
-            old = self._local.get(name)
+            old = local.get(name)
             if old is None:
                 old = value.new_zeros(batch, *value.shape[1:])
-            self._local[name] = old.index_copy(0, rows, value)
+            local[name] = old.index_copy(0, rows, value)
+        self._local = local
         self._fresh = self._fresh.index_fill(0, rows, False)
 
     def _jacobians(

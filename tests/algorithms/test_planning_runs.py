@@ -11,10 +11,11 @@ import mbrl
 from mbrl.algorithms import Setting
 from mbrl.algorithms.model_predictive_control import ModelPredictiveControl
 from mbrl.algorithms.planning import guide
-from mbrl.errors import ConfigError
+from mbrl.algorithms.trajectory_optimization import TrajectoryOptimization
+from mbrl.errors import ConfigError, DivergenceError
 from mbrl.finished_runs import evaluate_run, load_policy, resumed_config
 from mbrl.graph import GraphPolicy
-from mbrl.planning import RecedingHorizon
+from mbrl.planning import Problem, RecedingHorizon
 from mbrl.runner import run
 
 COST = {
@@ -22,6 +23,7 @@ COST = {
     "centred": {"residual": {"kind": "joint_position", "joint": "slider"}},
     "effort": {"residual": {"kind": "control"}, "weight": 0.1},
 }
+COST_OF_PENDULUM = {"upright": {"residual": {"kind": "joint_position", "joint": "hinge"}}}
 TASK = {
     "model": "cartpole.xml",
     "frame_skip": 2,
@@ -213,6 +215,12 @@ def test_a_reward_without_second_derivatives_says_what_to_do(tmp_path):
         )
 
 
+def mpc_of(task, **options):
+    planner = {"kind": "random_shooting", "samples": 2}
+    setting = Setting(task, {}, torch.Generator().manual_seed(0))
+    return ModelPredictiveControl(setting, planner=planner, horizon=2, **options)
+
+
 def test_episodes_that_have_ended_are_left_alone(monkeypatch):
     task, stepped = mbrl.make_task("Hopper-v5", threads=1), []
     step = task.step
@@ -222,14 +230,68 @@ def test_episodes_that_have_ended_are_left_alone(monkeypatch):
         return step(state, action, **where)
 
     monkeypatch.setattr(task, "step", noted)
-    planner = {"kind": "random_shooting", "samples": 2}
-    setting = Setting(task, {}, torch.Generator().manual_seed(0))
-    mpc = ModelPredictiveControl(setting, planner=planner, horizon=2, batch=3)
-    rows = [mpc.update() for _ in range(80)]
+    mpc, rows = mpc_of(task, batch=3), []
+    assert mpc.updates == 1000
+    while len(rows) < mpc.updates:
+        rows.append(mpc.update())
+    assert len(rows) < 80  # it falls
     alive = [int(row["env_steps"]) for row in rows]
     assert alive[0] == 3
-    assert alive[-1] == 0
-    assert stepped == [n for n in alive if n]  # what comes after an end may not be physics
+    assert alive == sorted(alive, reverse=True)
+    assert alive[-1] > 0  # nothing is left to do once all have ended
+    assert stepped == alive  # what comes after an end may not be physics
+    resumed = mpc_of(task, batch=3, updates=2000)
+    resumed.load_state_dict(mpc.state_dict())
+    assert resumed.updates == len(rows)
+
+
+def flat(state):
+    """The leaves of a state, tensors as lists."""
+    if isinstance(state, dict):
+        return {name: flat(part) for name, part in state.items()}
+    return state.tolist() if isinstance(state, torch.Tensor) else state
+
+
+def test_a_step_that_diverges_leaves_the_episodes_as_they_were(monkeypatch):
+    task = mbrl.make_task("InvertedPendulum-v5", threads=1)
+    mpc, undisturbed = mpc_of(task, batch=2), mpc_of(task, batch=2)
+    for made in (mpc, undisturbed):
+        made.update()
+    before = flat(mpc.state_dict())
+    with monkeypatch.context() as patched:
+
+        def broken(*_, **__):
+            raise DivergenceError("row 1", [1])
+
+        patched.setattr(task, "step", broken)
+        with pytest.raises(DivergenceError):
+            mpc.update()
+    assert flat(mpc.state_dict()) == before
+    assert mpc.update()["return_mean"] == undisturbed.update()["return_mean"]
+    after, expected = (flat(made.state_dict()) for made in (mpc, undisturbed))
+    for state in (after, expected):
+        state["actor"].pop("ticks")  # which hold seconds
+    assert after == expected
+
+
+def test_an_iteration_that_diverges_leaves_the_search_as_it_was(monkeypatch):
+    task = mbrl.make_task("InvertedPendulum-v5", threads=1)
+    setting = Setting(task, {}, torch.Generator().manual_seed(0))
+    planner = {"kind": "ilqr", "samples": 3, "iterations": 5}
+    made = TrajectoryOptimization(
+        setting, planner=planner, horizon=5, cost=COST_OF_PENDULUM, initial_sd=0.3
+    )
+    made.update()
+    before = flat(made.state_dict())
+    with monkeypatch.context() as patched:
+
+        def broken(*_, **__):
+            raise DivergenceError("row 0", [0])
+
+        patched.setattr(Problem, "closed_loop", broken)
+        with pytest.raises(DivergenceError):
+            made.update()
+    assert flat(made.state_dict()) == before
 
 
 def test_a_policy_that_follows_the_clock_guides_by_the_clock():
