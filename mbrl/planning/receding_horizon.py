@@ -152,6 +152,10 @@ class RecedingHorizon:
     ) -> Array:
         """Return actions for measured states.
 
+        Time runs forward from plan to plan: asked for the step of the present plan or one before
+        it, or past that plan's end, this is the beginning of other episodes, as after
+        :meth:`reset`.
+
         Args:
             states: [B, nx].
             t: index of the step in the episodes.
@@ -166,8 +170,8 @@ class RecedingHorizon:
         """
         state = torch.from_numpy(np.array(states, dtype=np.float64))
         rows = np.arange(len(state)) if running is None else np.flatnonzero(running)
-        if not 0 <= t - self._planned_at <= self.problem.horizon:  # other episodes, perhaps
-            self.plan = None
+        if not 0 < t - self._planned_at <= self.problem.horizon:
+            self.reset()
         if self.plan is not None and not np.array_equal(rows, self._rows):
             self._select(rows)
         self._rows = rows

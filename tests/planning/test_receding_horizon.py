@@ -5,7 +5,16 @@ import pytest
 import torch
 
 from mbrl.errors import ArgumentError
-from mbrl.planning import CEM, ILQR, Plan, Planner, RecedingHorizon, Schedule, Search
+from mbrl.planning import (
+    CEM,
+    ILQR,
+    Plan,
+    Planner,
+    PredictiveSampling,
+    RecedingHorizon,
+    Schedule,
+    Search,
+)
 from mbrl.types import Start
 from tests.planning.lq import problem_of, random_weights, riccati
 from tests.planning.pendulum import HANGING, pendulum
@@ -82,6 +91,20 @@ def test_reset_begins_anew():
     once = run(policy, problem.model, HANGING, 4)[1]
     policy.reset()
     assert torch.equal(run(policy, problem.model, HANGING, 4)[1], once)
+
+
+@pytest.mark.parametrize("every", [1, 4, 30])
+def test_other_episodes_begin_anew_without_a_reset(every):
+    problem, planner = pendulum(30), PredictiveSampling(samples=8, iterations=2)
+    policy = RecedingHorizon(problem, planner, schedule=Schedule(every=every))
+    once = run(policy, problem.model, HANGING, 5)[1]
+    assert torch.equal(run(policy, problem.model, HANGING, 5)[1], once)
+    policy.act(HANGING.numpy(), 0)  # of an episode that had a single step
+    assert torch.equal(run(policy, problem.model, HANGING, 5)[1], once)
+    fresh = RecedingHorizon(problem, planner, schedule=Schedule(every=every))
+    expected = fresh.act(HANGING.numpy(), 40)
+    policy.act(HANGING.numpy(), 9)
+    np.testing.assert_array_equal(policy.act(HANGING.numpy(), 40), expected)
 
 
 def test_goes_on_bit_for_bit_from_its_state():
