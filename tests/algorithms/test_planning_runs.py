@@ -203,6 +203,39 @@ def test_mistakes_are_answered_by_key(tmp_path, change, message):
         run(config(tmp_path, **change))
 
 
+FOUR_SLIDES = """
+<mujoco>
+  <worldbody>
+    <body>
+      <joint type="slide" axis="1 0 0"/><joint name="y" type="slide" axis="0 1 0"/>
+      <joint type="slide" axis="0 0 1"/><joint axis="0 0 1"/>
+      <geom type="box" size=".1 .1 .1"/>
+    </body>
+  </worldbody>
+  <actuator><general joint="y" dyntype="filter" dynprm="0.1" ctrlrange="-1 1"/></actuator>
+</mujoco>
+"""
+
+
+def test_planners_are_evaluated_on_states_as_wide_as_they_plan_for(tmp_path):
+    model = tmp_path / "slides.xml"
+    model.write_text(FOUR_SLIDES)
+    arguments = {"model": str(model), "cost": {"effort": {"residual": {"kind": "control"}}}}
+    other = {
+        "task_args": {**arguments, "max_episode_steps": 2},
+        "eval_task": "InvertedDoublePendulum-v5",  # which has observations of width 9 as well
+        "eval_task_args": {"max_episode_steps": 2},
+    }
+    message = (
+        r"^eval_task: InvertedDoublePendulum-v5 has states of width 6, algorithm mpc plans for "
+        r"those of task mbrl/Residual-v0, 9$"
+    )
+    with pytest.raises(ConfigError, match=message):
+        run(config(tmp_path, kind="mpc", horizon=2, updates=1) | other)
+    learner = {"algorithm": {"kind": "policy_gradient", "updates": 1, "horizon": 2, "batch": 1}}
+    assert run(config(tmp_path) | other | learner).summary["eval_length_mean"] == 2
+
+
 def test_a_reward_without_second_derivatives_says_what_to_do(tmp_path):
     with pytest.raises(mbrl.MbrlError, match=r"no second derivatives.*give a cost of residuals"):
         run(
