@@ -86,8 +86,7 @@ class RewardCost(StageCost):
 
     def __call__(self, points: Points) -> Tensor:
         """[T B]."""
-        costs = -self._reward(points.state, points.action, points.next_state, points)
-        return self._earned(costs, points)
+        return self._costs(points.state, points.action, points.next_state, points)
 
     def quadratic(self, points: Points, a: Tensor, b: Tensor, model: Model) -> Quadratic:
         """See :class:`StageCost`; the sizes of x, u and x' in the full Hessian follow each other.
@@ -100,7 +99,7 @@ class RewardCost(StageCost):
         joint = joint.detach().requires_grad_()
         with torch.enable_grad():
             x, u, y = joint.split(sizes, dim=1)
-            costs = self._earned(-self._reward(x, u, y, points), points)
+            costs = self._costs(x, u, y, points)
             gradient, hessian = _derivatives(costs, joint, self._task.name)
         g, h = _in_tangent(gradient, hessian, points, sizes, model)
         ndx, nu = model.tangent_size, sizes[1]
@@ -115,6 +114,22 @@ class RewardCost(StageCost):
             g[:, :ndx], g[:, ndx:], h[:, :ndx, :ndx], h[:, ndx:, :ndx], h[:, ndx:, ndx:]
         )
 
+    def _costs(self, x: Tensor, u: Tensor, y: Tensor, points: Points) -> Tensor:
+        """Return costs [T B], zero after the end.
+
+        Rewards there may be anything, and so may their derivatives, which zeros would not stop:
+        the reward is given the row's first step instead.
+        """
+        alive = self._alive(points) if self._until_termination else None
+        if alive is None or alive.all():
+            return -self._reward(x, u, y, points)
+        rows = len(alive) // points.steps
+        x, u, y = (
+            torch.where(alive[:, None], v, v[:rows].detach().repeat(points.steps, 1))
+            for v in (x, u, y)
+        )
+        return torch.where(alive, -self._reward(x, u, y, points), 0.0)
+
     def _reward(self, x: Tensor, u: Tensor, y: Tensor, points: Points) -> Tensor:
         task, scene = self._task, points.scene
         if not task.uses_time:
@@ -124,12 +139,6 @@ class RewardCost(StageCost):
             for t, rows in enumerate(zip(*(v.chunk(points.steps) for v in (x, u, y)), strict=True))
         ]
         return torch.cat(parts)
-
-    def _earned(self, costs: Tensor, points: Points) -> Tensor:
-        """Return costs [T B], zero after the end, where rewards may be anything."""
-        if not self._until_termination:
-            return costs
-        return torch.where(self._alive(points), costs, 0.0)
 
     def _alive(self, points: Points) -> Tensor:
         """Return which steps are taken before the episode ended, [T B] bool."""
