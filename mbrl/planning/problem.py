@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -14,6 +15,8 @@ from mbrl.planning.model import Law, Model, Scene
 
 # (states [B, nx], index of the step, contexts [B, n] or None) -> actions [B, nu]
 Policy = Callable[[Tensor, int, Tensor | None], Tensor]
+# Of the states of candidates that compete, at once: 64 MiB of float64.
+MOST_NUMBERS = 2**23
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,42 @@ class Problem:
         states = self.model.rollout(state.repeat(k, 1), actions.flatten(1, 2), scene)
         costs = self.costs(states, actions.flatten(1, 2), scene)
         return states.unflatten(1, (k, batch)), costs.unflatten(0, (k, batch))
+
+    def compete(self, state: Tensor, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Roll candidates out, and keep the states of the best of every row alone.
+
+        They are rolled out in parts of at most ``MOST_NUMBERS`` numbers of states at once (but
+        some 32 rows at least), which changes no bit as far as the model's rows do not depend on
+        each other.
+
+        Args:
+            state: [B, nx].
+            actions: [T, K, B, nu].
+
+        Returns:
+            Costs [K, B], the index of the best [B], and its states [T+1, B, nx]; see
+            :meth:`rollout`.
+        """
+        count, batch = actions.shape[1:3]
+        rows, each = torch.arange(batch), self._candidates_at_once(batch)
+        costs, winner, states = [], torch.zeros(batch, dtype=torch.long), state.new_empty(0)
+        least = torch.full((batch,), torch.inf, dtype=torch.float64)
+        for first in range(0, count, each):
+            found, part = self.rollout(state, actions[:, first : first + each])
+            lowest, place = part.min(dim=0)
+            better, best = lowest < least, found[:, place, rows]
+            states = torch.where(better[:, None], best, states) if first else best
+            winner = torch.where(better, first + place, winner)
+            least = torch.where(better, lowest, least)
+            costs.append(part)
+        return torch.cat(costs), winner, states
+
+    def _candidates_at_once(self, batch: int) -> int:
+        """Return how many candidates for ``batch`` rows hold ``MOST_NUMBERS`` numbers."""
+        # In whole multiples of 32 rows, so that sums are vectorised over the same rows as in one.
+        multiple = 32 // math.gcd(batch, 32)
+        fitting = MOST_NUMBERS // ((self.horizon + 1) * batch * self.model.state_size)
+        return max(fitting // multiple, 1) * multiple
 
     def closed_loop(self, state: Tensor, law: Law) -> tuple[Tensor, Tensor, Tensor]:
         """Roll a feedback law out: [K B, nx] -> states, applied actions, costs [K B].
