@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mbrl.algorithms.algorithm import Setting
 from mbrl.algorithms.planning import guide
-from mbrl.errors import ArgumentError, MbrlError
+from mbrl.errors import MbrlError
 from mbrl.options import at_key
 from mbrl.planning import (
     DEFAULT_PLANNER,
@@ -23,6 +23,7 @@ from mbrl.planning import (
     make_planner,
     make_problem,
 )
+from mbrl.planning.checks import check_counts
 from mbrl.types import Transition
 
 
@@ -81,13 +82,8 @@ class ModelPredictiveControl:
         feedback: bool = True,
         initial_sd: float = 0.0,
     ):
-        if batch < 1:
-            raise ArgumentError(f"algorithm.batch must be at least 1, got {batch}")
-        if updates is None:
-            updates = setting.task.max_episode_steps or 1000
-        if updates < 1:
-            raise ArgumentError(f"algorithm.updates must be at least 1 or null, got {updates}")
-        self._updates = updates
+        check_counts("algorithm", batch=batch, updates=updates)
+        self._updates = updates or setting.task.max_episode_steps or 1000
         self._task, self._generator = setting.task, setting.generator
         self._problem = make_problem(
             setting.task,

@@ -22,6 +22,7 @@ from mbrl.planning import (
     make_planner,
     make_problem,
 )
+from mbrl.planning.checks import check_counts, check_not_negative
 from mbrl.types import Start
 
 
@@ -67,11 +68,8 @@ class TrajectoryOptimization:
         initial_sd: float = 0.0,
         policy: str | None = None,
     ):
-        for name, value in (("updates", updates), ("batch", batch)):
-            if value < 1:
-                raise ArgumentError(f"algorithm.{name} must be at least 1, got {value}")
-        if not initial_sd >= 0:
-            raise ArgumentError(f"algorithm.initial_sd must not be negative, got {initial_sd}")
+        check_counts("algorithm", updates=updates, batch=batch)
+        check_not_negative("algorithm", initial_sd=initial_sd)
         self._updates, self._generator, self._done = updates, setting.generator, 0
         self._problem = make_problem(
             setting.task,

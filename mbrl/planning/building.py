@@ -11,6 +11,7 @@ from torch import nn
 from mbrl.errors import ArgumentError
 from mbrl.options import Choice, at_key, chosen
 from mbrl.physics import SMOOTHINGS, smoothing_of
+from mbrl.planning.checks import check_counts
 from mbrl.planning.costs import (
     ResidualStage,
     ResidualTerminal,
@@ -75,8 +76,7 @@ def make_problem(
         ArgumentError: if a cost of residuals is asked of a task without MuJoCo.
         ConfigError: naming the key that is wrong.
     """
-    if horizon < 1:
-        raise ArgumentError(f"{where}.horizon must be at least 1, got {horizon}")
+    check_counts(where, horizon=horizon)
     options = (
         {} if smoothing is None else {"smoothing": smoothing_of(smoothing, f"{where}.smoothing")}
     )

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from mbrl.errors import ArgumentError
-from mbrl.planning.sampling import SamplingPlanner, SamplingSearch, check_counts, check_positive
+from mbrl.planning.checks import check_counts, check_not_negative, check_positive
+from mbrl.planning.sampling import SamplingPlanner, SamplingSearch
 from mbrl.planning.splines import Interpolation
 
 
@@ -42,10 +43,9 @@ class GaussianPlanner(SamplingPlanner):
         if elites > samples:
             raise ArgumentError(f"elites must be at most samples = {samples}, got {elites}")
         check_positive(noise=noise)
+        check_not_negative(floor=floor)
         if not 0 <= momentum < 1:
             raise ArgumentError(f"momentum must lie in [0, 1), got {momentum}")
-        if not floor >= 0:
-            raise ArgumentError(f"floor must not be negative, got {floor}")
         self.samples, self.elites, self.noise = samples, elites, noise
         self.momentum, self.floor, self.iterations = momentum, floor, iterations
 

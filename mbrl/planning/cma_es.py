@@ -12,13 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mbrl.errors import ArgumentError
-from mbrl.planning.sampling import (
-    SamplingPlanner,
-    SamplingSearch,
-    check_counts,
-    check_positive,
-)
+from mbrl.planning.checks import check_at_least, check_counts, check_positive
+from mbrl.planning.sampling import SamplingPlanner, SamplingSearch
 from mbrl.planning.splines import Interpolation
 from mbrl.types import Array
 
@@ -118,8 +113,7 @@ class CMAES(SamplingPlanner):
         interpolation: Interpolation = "linear",
         iterations: int = 20,
     ):
-        if samples is not None and samples < _LEAST_SAMPLES:
-            raise ArgumentError(f"samples must be at least {_LEAST_SAMPLES}, got {samples}")
+        check_at_least(_LEAST_SAMPLES, samples=samples)
         check_counts(iterations=iterations)
         check_positive(noise=noise)
         self.samples, self.noise, self.diagonal = samples, noise, diagonal

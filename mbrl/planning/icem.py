@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mbrl.errors import ArgumentError
 from mbrl.planning.cem import GaussianPlanner, GaussianSearch
+from mbrl.planning.checks import check_at_least, check_not_negative
 from mbrl.planning.colored_noise import colored_noise
 from mbrl.planning.planner import Plan
 
@@ -96,10 +97,8 @@ class ICEM(GaussianPlanner):
             floor=floor,
             iterations=iterations,
         )
-        if not color >= 0:
-            raise ArgumentError(f"color must not be negative, got {color}")
-        if not decay >= 1:
-            raise ArgumentError(f"decay must be at least 1, got {decay}")
+        check_not_negative(color=color)
+        check_at_least(1, decay=decay)
         if not 0 <= reuse <= 1:
             raise ArgumentError(f"reuse must lie in [0, 1], got {reuse}")
         self.color, self.decay, self.reuse = color, decay, reuse

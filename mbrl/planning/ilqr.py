@@ -9,6 +9,12 @@ import torch
 from torch import Tensor
 
 from mbrl.errors import ArgumentError, suggestion
+from mbrl.planning.checks import (
+    check_at_least,
+    check_counts,
+    check_not_negative,
+    check_positive,
+)
 from mbrl.planning.ilqr_search import MOST, ILQRSearch
 from mbrl.planning.planner import NOTHING, Planner, Search
 from mbrl.planning.problem import Problem
@@ -81,30 +87,23 @@ class ILQR(Planner):
         knots: int | None = _KNOTS,
         tolerance: float = 1e-9,
     ):
-        for name, value, least in (
-            ("iterations", iterations, 1),
-            ("step_lengths", step_lengths, 1),
-            ("regularizations", regularizations, 1),
-            ("derivative_skip", derivative_skip, 0),
-            ("samples", samples, 0),
-            ("knots", 1 if knots is None else knots, 1),
-        ):
-            if value < least:
-                raise ArgumentError(f"{name} must be at least {least}, got {value}")
+        check_counts(
+            iterations=iterations,
+            step_lengths=step_lengths,
+            regularizations=regularizations,
+            knots=knots,
+        )
+        check_at_least(0, derivative_skip=derivative_skip, samples=samples)
+        check_not_negative(proximal=proximal, tolerance=tolerance)
+        check_positive(noise=noise)
         if not 0 <= regularization <= MOST:
             raise ArgumentError(f"regularization must lie in [0, {MOST:g}], got {regularization}")
-        if not noise > 0:
-            raise ArgumentError(f"noise must be positive, got {noise}")
         for name, value, alone in (
             ("samples", samples, 0),
             ("regularizations", regularizations, 1),
         ):
             if acceptance == "armijo" and value != alone:
                 raise ArgumentError(f"{name} must be {alone} with acceptance armijo, got {value}")
-        if not proximal >= 0:
-            raise ArgumentError(f"proximal must not be negative, got {proximal}")
-        if not tolerance >= 0:
-            raise ArgumentError(f"tolerance must not be negative, got {tolerance}")
         for name, choice, legal in (
             ("acceptance", acceptance, ("best", "armijo")),
             ("regularize", regularize, ("control", "state")),

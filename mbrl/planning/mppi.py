@@ -8,12 +8,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from mbrl.planning.sampling import (
-    SamplingPlanner,
-    SamplingSearch,
-    check_counts,
-    check_positive,
-)
+from mbrl.planning.checks import check_counts, check_positive
+from mbrl.planning.sampling import SamplingPlanner, SamplingSearch
 from mbrl.planning.splines import Interpolation
 
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from mbrl.errors import ArgumentError, GraphError
+from mbrl.errors import GraphError
 from mbrl.graph import Node, Place
 from mbrl.planning.building import (
     DEFAULT_PLANNER,
@@ -17,6 +17,7 @@ from mbrl.planning.building import (
     make_planner,
     make_problem,
 )
+from mbrl.planning.checks import check_counts, check_not_negative
 from mbrl.planning.restart import plan_or_restart
 from mbrl.tasks import Task
 from mbrl.types import Step
@@ -80,14 +81,10 @@ class PlanNode(Node):
         where, nu = f"graph.nodes.{place.name}", place.task.action_size
         if not isinstance(place.task, Task):
             raise GraphError(f"{where}: a planner needs its task, and was given only its sizes")
-        counts = {"horizon": horizon, "iterations": iterations}
-        if first_iterations is not None:
-            counts["first_iterations"] = first_iterations
-        for name, count in counts.items():
-            if count < 1:
-                raise ArgumentError(f"{where}.{name} must be at least 1, got {count}")
-        if not initial_sd >= 0:
-            raise ArgumentError(f"{where}.initial_sd must not be negative, got {initial_sd}")
+        check_counts(
+            where, horizon=horizon, iterations=iterations, first_iterations=first_iterations
+        )
+        check_not_negative(where, initial_sd=initial_sd)
         if place.widths["plan"] != horizon * nu:
             value = place.sources["plan"].value
             raise GraphError(

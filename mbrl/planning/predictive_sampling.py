@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from mbrl.planning.sampling import (
-    SamplingPlanner,
-    SamplingSearch,
-    check_counts,
-    check_positive,
-)
+from mbrl.planning.checks import check_counts, check_positive
+from mbrl.planning.sampling import SamplingPlanner, SamplingSearch
 from mbrl.planning.splines import Interpolation
 
 

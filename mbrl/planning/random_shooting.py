@@ -7,7 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from mbrl.planning.sampling import SamplingPlanner, SamplingSearch, check_counts
+from mbrl.planning.checks import check_counts
+from mbrl.planning.sampling import SamplingPlanner, SamplingSearch
 
 
 class _Search(SamplingSearch["RandomShooting"]):

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mbrl.errors import ArgumentError, suggestion
+from mbrl.planning.checks import check_counts, check_not_negative, check_positive
 from mbrl.planning.planner import NOTHING, Plan, Planner
 from mbrl.planning.problem import Policy, Problem
 from mbrl.planning.restart import plan_or_restart
@@ -105,25 +106,21 @@ class RecedingHorizon:
         initial_sd: float = 0.0,
         seed: int = 0,
     ):
-        for name, value in (("every", schedule.every), ("iterations", schedule.iterations)):
-            if value < 1:
-                raise ArgumentError(f"{name} must be at least 1, got {value}")
-        if schedule.first is not None and schedule.first < 1:
-            raise ArgumentError(
-                f"first_iterations must be at least 1 or null, got {schedule.first}"
-            )
+        check_counts(
+            every=schedule.every,
+            iterations=schedule.iterations,
+            first_iterations=schedule.first,
+        )
+        check_positive(seconds=schedule.seconds)
+        check_not_negative(initial_sd=initial_sd)
         if schedule.every > problem.horizon:
             raise ArgumentError(
                 f"every must not exceed the horizon {problem.horizon}, got {schedule.every}"
             )
         planner.check_horizon(problem.horizon)
-        if schedule.seconds is not None and not schedule.seconds > 0:
-            raise ArgumentError(f"seconds must be positive or null, got {schedule.seconds}")
         if tail not in get_args(Tail):
             raise ArgumentError(f"tail: unknown value {tail!r}; {suggestion(tail, get_args(Tail))}")
         self.problem, self.planner, self.schedule = problem, planner, schedule
-        if not initial_sd >= 0:
-            raise ArgumentError(f"initial_sd must not be negative, got {initial_sd}")
         self._tail, self._policy, self._feedback, self._seed = tail, policy, feedback, seed
         self._initial_sd = initial_sd
         self.ticks = Ticks()

@@ -8,7 +8,6 @@ from typing import Any, ClassVar, Generic, TypeVar
 import torch
 from torch import Tensor
 
-from mbrl.errors import ArgumentError
 from mbrl.planning.planner import NOTHING, Plan, Planner, Search
 from mbrl.planning.problem import Problem
 from mbrl.planning.splines import Interpolation, Spline
@@ -114,17 +113,3 @@ class SamplingSearch(Search, Generic[P]):
         self._actions = torch.where(where[:, None], actions, self._actions)
         self._states = torch.where(where[:, None], states, self._states)
         self._costs = torch.where(where, costs, self._costs)
-
-
-def check_counts(**counts: int) -> None:
-    """Raise ArgumentError for a count below 1, by its name."""
-    for name, value in counts.items():
-        if value < 1:
-            raise ArgumentError(f"{name} must be at least 1, got {value}")
-
-
-def check_positive(**values: float | None) -> None:
-    """Raise ArgumentError for a number that is not positive, by its name; None passes."""
-    for name, value in values.items():
-        if value is not None and not value > 0:
-            raise ArgumentError(f"{name} must be positive, got {value}")

@@ -276,10 +276,10 @@ def test_a_deadline_ends_planning():
     ("options", "message"),
     [
         ({"schedule": Schedule(every=0)}, "every must be at least 1, got 0"),
-        ({"schedule": Schedule(first=0)}, "first_iterations must be at least 1 or null, got 0"),
+        ({"schedule": Schedule(first=0)}, "first_iterations must be at least 1, got 0"),
         ({"schedule": Schedule(every=31)}, "every must not exceed the horizon 30, got 31"),
         ({"schedule": Schedule(iterations=0)}, "iterations must be at least 1, got 0"),
-        ({"schedule": Schedule(seconds=0.0)}, "seconds must be positive or null, got 0.0"),
+        ({"schedule": Schedule(seconds=0.0)}, "seconds must be positive, got 0.0"),
         ({"tail": "hodl"}, "did you mean 'hold'"),
     ],
 )
