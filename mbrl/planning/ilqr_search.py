@@ -334,8 +334,8 @@ class Candidates:
             actions: [T, rows, nu].
         """
         # What does not depend on the states is computed once: laws of small systems are overhead.
-        batch = nominal.shape[1]
-        nominals = nominal.repeat(1, self.count, 1).unbind()
+        shape = self.count, nominal.shape[1], -1
+        nominals = nominal[:, None].expand(-1, self.count, -1, -1).unbind()
         open_loop = actions[:, None] + self.lengths[:, None, None] * self.k[:, self.owner]
         if self._noise is not None:
             open_loop[:, -self._noise.shape[1] :] += self._noise
@@ -343,9 +343,9 @@ class Candidates:
         gains = self.gains.unbind()  # (R, rows, nu, ndx) each
 
         def law(t: int, states: Tensor) -> Tensor:
-            deviation = problem.model.difference(nominals[t], states)
-            deviation = deviation.view(self.count, batch, -1, 1)
             feedback = gains[t] if len(gains[t]) == 1 else gains[t][owner]
-            return problem.clip(wanted[t] + (feedback @ deviation)[..., 0]).flatten(0, 1)
+            return problem.fed_back(wanted[t], feedback, nominals[t], states.view(shape)).flatten(
+                0, 1
+            )
 
         return law

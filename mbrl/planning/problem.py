@@ -75,6 +75,18 @@ class Problem:
         """Return actions [..., nu] inside the bounds."""
         return torch.minimum(torch.maximum(actions, self.low), self.high)
 
+    def fed_back(self, actions: Tensor, gains: Tensor, nominal: Tensor, states: Tensor) -> Tensor:
+        r"""Return a law's actions, :math:`\mathrm{clip}(\bar u + K (x \ominus \bar x))`.
+
+        Args:
+            actions: [..., nu].
+            gains: K, [..., nu, ndx].
+            nominal: where the actions were planned for, [..., nx].
+            states: where they are applied, [..., nx].
+        """
+        deviation = self.model.difference(nominal, states)
+        return self.clip(actions + (gains @ deviation[..., None])[..., 0])
+
     def perturbed(self, actions: Tensor, sd: float, generator: torch.Generator) -> Tensor:
         """Return actions [T, B, nu] with noise of deviation ``sd`` times :attr:`spread`."""
         if sd == 0:

@@ -222,11 +222,9 @@ class RecedingHorizon:
                 f"a planner must return a plan, {type(self.planner).__name__} did not"
             )
         k = t - self._planned_at
-        action = plan.actions[k]
-        if self._feedback and plan.gains is not None:
-            deviation = problem.model.difference(plan.states[k], state)
-            action = action + (plan.gains[k] @ deviation[:, :, None])[:, :, 0]
-        return problem.clip(action)
+        if not self._feedback or plan.gains is None:
+            return problem.clip(plan.actions[k])
+        return problem.fed_back(plan.actions[k], plan.gains[k], plan.states[k], state)
 
     def _replan(self, problem: Problem, state: Tensor, t: int) -> None:
         began = time.perf_counter()
@@ -275,8 +273,7 @@ class RecedingHorizon:
             return plan.actions
 
         def law(t: int, states: Tensor) -> Tensor:
-            deviation = problem.model.difference(plan.states[t], states)
-            return problem.clip(plan.actions[t] + (gains[t] @ deviation[:, :, None])[:, :, 0])
+            return problem.fed_back(plan.actions[t], gains[t], plan.states[t], states)
 
         states, actions = problem.model.closed_loop(state, law, problem.horizon, problem.scene)
         lost = ~(states.isfinite().all(-1).all(0) & actions.isfinite().all(-1).all(0))
