@@ -37,7 +37,8 @@ class TrajectoryOptimization:
 
     Args:
         setting: task and generator.
-        planner: ``{kind: ..., **options}``.
+        planner: ``{kind: ..., **options}``. Its ``iterations`` do not end this search, which has
+            ``updates``: they are for plans that are made during an evaluation.
         updates: iterations at most.
         horizon: H.
         batch: starts that are optimised, in one batch.

@@ -77,7 +77,7 @@ class ILQRSearch(Search):
     @property
     def plan(self) -> Plan:
         """See :class:`Search`."""
-        # One number a row: what is shifted in time stays what it is.
+        # One number a row, of no step: see Plan.memory.
         memory = {"regularization": self._mu[None, :, None], "growth": self._growth[None, :, None]}
         return Plan(self._actions, self._states, self._costs, self._gains, memory)
 

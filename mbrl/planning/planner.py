@@ -26,7 +26,8 @@ class Plan(NamedTuple):
         costs: total costs, [B].
         gains: K of u = clip(u_t + K (x (-) x_t)), [T, B, nu, ndx]; None: open loop.
         memory: what a later search of the same planner can go on from: tensors [T, ..., B, n],
-            which are shifted in time, and chosen by rows, with the plan.
+            which are shifted in time, and chosen by rows, with the plan. What belongs to no step,
+            as iLQR's regularisation, is [1, ..., B, n], which no shift changes.
     """
 
     actions: Tensor
