@@ -31,7 +31,7 @@ class Scene(NamedTuple):
             return self
         return self._replace(context=self.context.repeat(times, 1))
 
-    def of_rows(self, rows: Tensor) -> Scene:
+    def rows(self, rows: Tensor) -> Scene:
         """Return the scene of some rows, by their indices."""
         return self if self.context is None else self._replace(context=self.context[rows])
 
@@ -316,7 +316,7 @@ class TorchModel(ManifoldModel):
         rows, following = torch.arange(len(state)), torch.full_like(state, torch.nan)
         while len(rows):
             try:
-                found = self._step(state[rows], action[rows], t, scene.of_rows(rows))
+                found = self._step(state[rows], action[rows], t, scene.rows(rows))
             except DivergenceError as error:
                 rows = without(rows, error)
             else:

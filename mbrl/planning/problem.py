@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mbrl.errors import ArgumentError
-from mbrl.planning.costs import Points, Quadratic, StageCost, TerminalCost
+from mbrl.planning.costs import Quadratic, StageCost, StagePoints, TerminalCost
 from mbrl.planning.model import Law, Model, Scene
 
 # (states [B, nx], index of the step, contexts [B, n] or None) -> actions [B, nu]
@@ -56,10 +56,7 @@ class Problem:
 
     def rows(self, rows: Tensor) -> Problem:
         """Return the problem of these rows of the batch."""
-        context = self.scene.context
-        if context is None:
-            return self
-        return replace(self, scene=self.scene._replace(context=context[rows]))
+        return replace(self, scene=self.scene.rows(rows))
 
     @property
     def action_size(self) -> int:
@@ -242,7 +239,7 @@ class Problem:
             The steps' models [T, B, ...], and gradient [B, ndx] and Hessian [B, ndx, ndx] of phi.
         """
         shape = actions.shape[:2]
-        points = Points.along(states, actions, self.scene)
+        points = StagePoints.along(states, actions, self.scene)
         flat = self.stage.quadratic(points, a.flatten(0, 1), b.flatten(0, 1), self.model)
         steps = Quadratic(*(part.unflatten(0, shape) for part in flat))
         if self.terminal is None:
@@ -257,7 +254,8 @@ class Problem:
 
     def _by_step(self, states: Tensor, actions: Tensor, scene: Scene) -> Tensor:
         """Costs [T, N], the terminal one with the last step's."""
-        stage = self.stage(Points.along(states, actions, scene)).unflatten(0, actions.shape[:2])
+        points = StagePoints.along(states, actions, scene)
+        stage = self.stage(points).unflatten(0, actions.shape[:2])
         if self.terminal is None:
             return stage
         last = stage[-1:] + self.terminal(states[-1], scene, len(actions))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mbrl.physics import Simulator
 from mbrl.planning import Model, Problem, StageCost, TorchModel
-from mbrl.planning.costs import Points, Quadratic
+from mbrl.planning.costs import Quadratic, StagePoints
 from mbrl.planning.model import SimulatorModel
 
 PARTICLE = """
@@ -38,11 +38,11 @@ class SquaredCost(StageCost):
     def __init__(self, q: Tensor, r: Tensor, goal: Tensor):
         self.q, self.r, self.goal = q, r, goal
 
-    def __call__(self, points: Points) -> Tensor:
+    def __call__(self, points: StagePoints) -> Tensor:
         away = points.next_state - self.goal
         return (self.q * away**2).sum(-1) + (self.r * points.action**2).sum(-1)
 
-    def quadratic(self, points: Points, a: Tensor, b: Tensor, model: Model) -> Quadratic:
+    def quadratic(self, points: StagePoints, a: Tensor, b: Tensor, model: Model) -> Quadratic:
         pull = 2 * self.q * (points.next_state - self.goal)
         curved = torch.diag(2 * self.q)
         return Quadratic(

@@ -19,7 +19,7 @@ from mbrl.planning import (
     ValueTerminal,
     model_of,
 )
-from mbrl.planning.costs import Points, convex
+from mbrl.planning.costs import StagePoints, convex
 from tests.planning.test_model import FREE
 
 
@@ -64,7 +64,7 @@ def test_reward_expansion_is_the_derivative_along_linear_dynamics(setting):
     """c(x (+) dx, u + du, y (+) (A dx + B du)): that is what iLQR expands."""
     model, spec, states, actions = setting
     cost = RewardCost(Curved(spec, 2))
-    points = Points.along(states, actions, Scene())
+    points = StagePoints.along(states, actions, Scene())
     a, b = (m.flatten(0, 1) for m in model.linearize(states[:-1], actions, Scene()))
     found = cost.quadratic(points, a, b, model)
     above, below = [found.xx, found.ux.mT], [found.ux, found.uu]
@@ -98,7 +98,7 @@ def test_hessian_of_a_stock_reward_is_its_control_cost():
     x, u = task.reset(2, torch.Generator().manual_seed(0)), normal(3, 4, 2, 6)
     states = model.rollout(x, u, Scene())
     a, b = (m.flatten(0, 1) for m in model.linearize(states[:-1], u, Scene()))
-    found = RewardCost(task).quadratic(Points.along(states, u, Scene()), a, b, model)
+    found = RewardCost(task).quadratic(StagePoints.along(states, u, Scene()), a, b, model)
     torch.testing.assert_close(found.uu, (0.2 * torch.eye(6).double()).expand(8, -1, -1))
     assert not found.xx.any()
     # d(-dx/dt)/du of the forward position, and the control cost.

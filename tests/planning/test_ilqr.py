@@ -7,7 +7,7 @@ from torch import nn
 
 from mbrl.errors import ArgumentError, DivergenceError
 from mbrl.planning import ILQR, Problem, StageCost, TorchModel
-from mbrl.planning.costs import Points, Quadratic
+from mbrl.planning.costs import Quadratic, StagePoints
 from mbrl.planning.riccati import LocalModel, backward_pass
 from tests.planning.lq import condensed, problem_of, projected_gradient, random_weights, riccati
 from tests.planning.pendulum import HANGING, Upright, pendulum
@@ -275,7 +275,7 @@ def test_quadratic_models_of_the_test_costs_are_right():
     actions = 0.3 * normal(5, 5, 3, 1)
     states = problem.model.rollout(HANGING, actions, problem.scene)
     a, b = problem.model.linearize(states[:-1], actions, problem.scene)
-    points = Points.along(states, actions, problem.scene)
+    points = StagePoints.along(states, actions, problem.scene)
     found = Upright().quadratic(points, a.flatten(0, 1), b.flatten(0, 1), problem.model)
     y = points.next_state.clone().requires_grad_()
     u = points.action.clone().requires_grad_()
