@@ -12,23 +12,9 @@ from mbrl.physics import Simulator
 from mbrl.planning import Model, Problem, StageCost, TorchModel
 from mbrl.planning.costs import Quadratic, StagePoints
 from mbrl.planning.model import SimulatorModel
+from tests import models
 
-PARTICLE = """
-<mujoco>
-  <option timestep="0.1"/>
-  <worldbody>
-    <body>
-      <joint name="x" type="slide" axis="1 0 0"/>
-      <joint name="y" type="slide" axis="0 1 0"/>
-      <geom type="sphere" size="0.01" mass="1"/>
-    </body>
-  </worldbody>
-  <actuator>
-    <motor joint="x" ctrlrange="-1 1" ctrllimited="true"/>
-    <motor joint="y" ctrlrange="-1 1" ctrllimited="true"/>
-  </actuator>
-</mujoco>
-"""
+PARTICLE = models.particle()
 GOAL = torch.tensor([0.4, -0.3], dtype=torch.float64)
 
 
