@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -211,10 +212,10 @@ def _made(key: str, name: str, arguments: Mapping[str, Any]) -> Task:
     try:
         return make_task(name, **arguments)
     except (ArgumentError, ConfigError, ModelError, TaskError) as error:
-        text = str(error)
-        if text.startswith("task_args."):  # the task names a key of its own arguments
-            raise type(error)(f"eval_{text}" if key.startswith("eval_") else text) from error
-        raise type(error)(f"{key}: {error}") from error
+        own = "eval_task_args" if key.startswith("eval_") else "task_args"
+        text, named = re.subn(r"\btask_args\b", own, str(error))
+        # Where the task names a key of its own arguments, that says it all.
+        raise type(error)(text if named else f"{key}: {text}") from error
 
 
 def evaluation_seed(config: Config) -> int:

@@ -110,6 +110,7 @@ class _Run:
         self._generator = torch.Generator().manual_seed(config.seed)
         self._kind = config.algorithm["kind"]
         self._algorithm = made_algorithm(config, self._task, self._generator)
+        self._check_states()
         self._update, self._env_steps, self._wall = 0, 0, 0.0
         self._best = _NOTHING
         self._saved = -1  # the update of latest.pt
@@ -257,6 +258,17 @@ class _Run:
                 f"the policy is trained on {self._task.action_size}"
             )
         return task
+
+    def _check_states(self) -> None:
+        """What acts on states must be evaluated on states like those it was made for."""
+        task, there = self._task, self._eval_task
+        if there.state_size == task.state_size:
+            return
+        if getattr(self._algorithm.actor(), "on_states", False):
+            raise ConfigError(
+                f"eval_task: {there.name} has states of width {there.state_size}, algorithm "
+                f"{self._kind} plans for those of task {task.name}, {task.state_size}"
+            )
 
     def _final_evaluation(self) -> Evaluation:
         if self._best == _NOTHING:  # nothing was measured: the best known is the latest

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from mbrl.algorithms.algorithm import Setting
 from mbrl.algorithms.planning import guide
-from mbrl.errors import ArgumentError
+from mbrl.errors import MbrlError
 from mbrl.options import at_key
 from mbrl.planning import (
     DEFAULT_PLANNER,
@@ -22,6 +23,8 @@ from mbrl.planning import (
     make_planner,
     make_problem,
 )
+from mbrl.planning.checks import check_counts
+from mbrl.types import Transition
 
 
 class ModelPredictiveControl:
@@ -79,13 +82,8 @@ class ModelPredictiveControl:
         feedback: bool = True,
         initial_sd: float = 0.0,
     ):
-        if batch < 1:
-            raise ArgumentError(f"algorithm.batch must be at least 1, got {batch}")
-        if updates is None:
-            updates = setting.task.max_episode_steps or 1000
-        if updates < 1:
-            raise ArgumentError(f"algorithm.updates must be at least 1 or null, got {updates}")
-        self.updates = updates
+        check_counts("algorithm", batch=batch, updates=updates)
+        self._updates = updates or setting.task.max_episode_steps or 1000
         self._task, self._generator = setting.task, setting.generator
         self._problem = make_problem(
             setting.task,
@@ -95,6 +93,7 @@ class ModelPredictiveControl:
             until_termination=until_termination,
             smoothing=smoothing,
         )
+        self._planner = make_planner(planner, horizon, "algorithm.planner")
         self._options: dict[str, Any] = {
             "schedule": Schedule(every, iterations, first_iterations, seconds),
             "tail": tail,
@@ -103,7 +102,6 @@ class ModelPredictiveControl:
             "initial_sd": initial_sd,
             "seed": int(torch.randint(2**31 - 1, (), generator=self._generator)),
         }
-        self._planner = make_planner(planner, "algorithm.planner")
         self._actor = self.actor()
         start = setting.task.start(batch, self._generator)
         self._state, self._context = start
@@ -111,18 +109,18 @@ class ModelPredictiveControl:
         self._returns = torch.zeros(batch, dtype=torch.float64)
         self._t = 0
 
+    @property
+    def updates(self) -> int:
+        """Control steps there are to be: none after every recorded episode has ended."""
+        return self._updates if self._alive.any() else self._t
+
     def update(self) -> dict[str, float]:
         """Take one control step of every episode that has not ended."""
         alive = self._alive
-        actions = torch.from_numpy(
-            self._actor.act(self._state.numpy(), self._t, self._context.numpy(), alive.numpy())
-        )
         rows = alive.nonzero()[:, 0]  # what comes after an end may not be physics
         rewards = torch.zeros_like(self._returns)
         if len(rows):
-            step = self._task.step(
-                self._state[rows], actions[rows], t=self._t, context=self._context[rows]
-            )
+            step = self._stepped(rows)
             rewards = rewards.index_copy(0, rows, step.reward)
             self._state = self._state.index_copy(0, rows, step.next_state)
             self._alive = alive.index_copy(0, rows, ~step.terminated)
@@ -137,6 +135,18 @@ class ModelPredictiveControl:
             "alive": float(alive.to(torch.float64).mean()),
             **self._actor.ticks.measured(),
         }
+
+    def _stepped(self, rows: Tensor) -> Transition:
+        """Plan and step the episodes ``rows``; where that fails, the plan is as before."""
+        before = self._actor.state_dict()
+        state, context, t = self._state, self._context, self._t
+        try:
+            actions = self._actor.act(state.numpy(), t, context.numpy(), self._alive.numpy())
+            applied = torch.from_numpy(actions)[rows]
+            return self._task.step(state[rows], applied, t=t, context=context[rows])
+        except MbrlError:
+            self._actor.load_state_dict(before)
+            raise
 
     def actor(self) -> RecedingHorizon:
         """Return a controller that has planned nothing yet."""

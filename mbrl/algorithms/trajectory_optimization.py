@@ -9,7 +9,7 @@ import torch
 
 from mbrl.algorithms.algorithm import Setting
 from mbrl.algorithms.planning import guide
-from mbrl.errors import ArgumentError
+from mbrl.errors import ArgumentError, MbrlError
 from mbrl.landscape import TrajectoryLoss
 from mbrl.planning import (
     DEFAULT_PLANNER,
@@ -22,6 +22,7 @@ from mbrl.planning import (
     make_planner,
     make_problem,
 )
+from mbrl.planning.checks import check_counts, check_not_negative
 from mbrl.types import Start
 
 
@@ -36,7 +37,8 @@ class TrajectoryOptimization:
 
     Args:
         setting: task and generator.
-        planner: ``{kind: ..., **options}``.
+        planner: ``{kind: ..., **options}``. Its ``iterations`` do not end this search, which has
+            ``updates``: they are for plans that are made during an evaluation.
         updates: iterations at most.
         horizon: H.
         batch: starts that are optimised, in one batch.
@@ -67,13 +69,9 @@ class TrajectoryOptimization:
         initial_sd: float = 0.0,
         policy: str | None = None,
     ):
-        for name, value in (("updates", updates), ("batch", batch)):
-            if value < 1:
-                raise ArgumentError(f"algorithm.{name} must be at least 1, got {value}")
-        if not initial_sd >= 0:
-            raise ArgumentError(f"algorithm.initial_sd must not be negative, got {initial_sd}")
+        check_counts("algorithm", updates=updates, batch=batch)
+        check_not_negative("algorithm", initial_sd=initial_sd)
         self._updates, self._generator, self._done = updates, setting.generator, 0
-        self._planner = make_planner(planner, "algorithm.planner")
         self._problem = make_problem(
             setting.task,
             horizon,
@@ -82,6 +80,7 @@ class TrajectoryOptimization:
             until_termination=until_termination,
             smoothing=smoothing,
         )
+        self._planner = make_planner(planner, horizon, "algorithm.planner")
         self._start = setting.task.start(batch, self._generator)
         self._initial_sd = initial_sd
         self._guide = guide(setting, policy, "algorithm.policy")
@@ -101,7 +100,7 @@ class TrajectoryOptimization:
         """Make one iteration; ``env_steps`` counts the model's steps, derivatives apart."""
         model = self._problem.model
         before = model.control_steps
-        self._search.iterate()
+        self._iterate()
         self._done += 1
         costs = self._search.plan.costs
         return {
@@ -112,6 +111,16 @@ class TrajectoryOptimization:
             "cost_max": float(costs.max()),
             **self._search.measured(),
         }
+
+    def _iterate(self) -> None:
+        """Make one iteration; where that fails, the search is as before."""
+        before, drawn = self._search.state_dict(), self._generator.get_state()
+        try:
+            self._search.iterate()
+        except MbrlError:
+            self._search.load_state_dict(before)
+            self._generator.set_state(drawn)
+            raise
 
     def actor(self) -> RecedingHorizon:
         """Return what follows the plan."""

@@ -100,15 +100,17 @@ def bounds(model: mujoco.MjModel) -> tuple[NDArray[np.float64], NDArray[np.float
     clamped = not model.opt.disableflags & mujoco.mjtDisableBit.mjDSBL_CLAMPCTRL
     for actuator in range(model.nactuator):
         start, count = model.actuator_actadr[actuator], model.actuator_actnum[actuator]
+        last = start + count - 1
         if model.actuator_actlimited[actuator] and count:
             # Only the last activation of an actuator is clamped.
-            last = start + count - 1
             low[last], high[last] = model.actuator_actrange[actuator]
         first = model.na + model.actuator_ctrladr[actuator]
         for u in range(first, first + model.actuator_ctrlnum[actuator]):
             if model.actuator_ctrllimited[u - model.na] and clamped:
                 low[u], high[u] = model.actuator_ctrlrange[u - model.na]
             if model.actuator_dyntype[actuator] == mujoco.mjtDyn.mjDYN_MUSCLE:
-                # The dynamics of muscles clip their excitation whatever the range says.
-                low[u], high[u] = max(low[u], 0.0), min(high[u], 1.0)
+                # The dynamics of muscles clip their excitation whatever the range says, and so the
+                # activation that their time constants depend on.
+                for i in (u, last):
+                    low[i], high[i] = max(low[i], 0.0), min(high[i], 1.0)
     return low, high

@@ -22,7 +22,8 @@ class TransitionDifference:
 
     Each factor comes from ``mjd_transitionFD``, which skips the stages that a perturbation leaves
     unchanged. Rows are shared among threads, libmujoco's own if the native engine is there; every
-    row starts from a reset MjData, so results do not depend on how they were shared.
+    row starts from a reset MjData, so results do not depend on how they were shared. Of a muscle
+    whose activation is exactly 1 it takes the derivative from beyond, where no state lies.
 
     Args:
         model: the model to difference, with its solver converged.
@@ -54,7 +55,9 @@ class TransitionDifference:
         assumed = np.where(limited, model.actuator_ctrlrange.T, [[-np.inf], [np.inf]])
         refused = {
             "the integrator RK4": model.opt.integrator == mujoco.mjtIntegrator.mjINT_RK4,
-            "activation limits (actlimited)": np.isfinite([low, high])[:, : model.na].any(),
+            "activation limits (actlimited)": (
+                model.actuator_actlimited.astype(bool) & (model.actuator_actnum > 0)
+            ).any(),
             "control bounds other than ctrlrange (a muscle's [0, 1], or clampctrl=disable)": (
                 not np.array_equal(assumed, [low[model.na :], high[model.na :]])
             ),

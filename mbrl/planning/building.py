@@ -11,6 +11,7 @@ from torch import nn
 from mbrl.errors import ArgumentError
 from mbrl.options import Choice, at_key, chosen
 from mbrl.physics import SMOOTHINGS, smoothing_of
+from mbrl.planning.checks import check_counts
 from mbrl.planning.costs import (
     ResidualStage,
     ResidualTerminal,
@@ -30,12 +31,18 @@ SmoothingChoice = Annotated[Chosen, Choice(SMOOTHINGS)]
 DEFAULT_PLANNER: Chosen = MappingProxyType({"kind": "ilqr"})
 
 
-def make_planner(options: Chosen, where: str) -> Planner:
-    """Return the planner of ``{kind: name, **options}``; errors name the key ``where``."""
+def make_planner(options: Chosen, horizon: int, where: str) -> Planner:
+    """Return the planner of ``{kind: name, **options}`` for plans of ``horizon`` steps.
+
+    Raises:
+        MbrlError: if its options are not legal, or do not fit the horizon; names the key below
+            ``where``.
+    """
     complete = chosen(PLANNERS, options, where)
     entry = PLANNERS.get(complete.pop("kind"), where)
     with at_key(where, entry):
         planner: Planner = entry(**complete)
+        planner.check_horizon(horizon)
     return planner
 
 
@@ -69,8 +76,7 @@ def make_problem(
         ArgumentError: if a cost of residuals is asked of a task without MuJoCo.
         ConfigError: naming the key that is wrong.
     """
-    if horizon < 1:
-        raise ArgumentError(f"{where}.horizon must be at least 1, got {horizon}")
+    check_counts(where, horizon=horizon)
     options = (
         {} if smoothing is None else {"smoothing": smoothing_of(smoothing, f"{where}.smoothing")}
     )

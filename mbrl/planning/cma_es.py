@@ -12,90 +12,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mbrl.errors import ArgumentError
-from mbrl.planning.planner import NOTHING, Planner, Search
-from mbrl.planning.problem import Problem
-from mbrl.planning.sampling import SamplingSearch, check_counts, check_positive
-from mbrl.planning.splines import Interpolation, Spline
+from mbrl.planning.checks import check_at_least, check_counts, check_positive
+from mbrl.planning.sampling import SamplingPlanner, SamplingSearch
+from mbrl.planning.splines import Interpolation
 from mbrl.types import Array
 
 _LEAST_SAMPLES = 4
 _LARGEST_SEED = 2**63 - 1
 
 
-class CMAES(Planner):
-    r"""A Gaussian over knots whose mean, step size and covariance are adapted, one for every row.
+class _Search(SamplingSearch["CMAES"]):
+    kept = (*SamplingSearch.kept, "_seeds", "_told")
 
-    .. math:: \theta^k = s \odot b(m + \varsigma \, C^{1/2} \epsilon^k), \qquad
-              \epsilon^k \sim N(0, I), \qquad
-              m \leftarrow \sum_{k \le \mu} w_k x^{k:N}
-
-    where :math:`x^{k:N}` is the k-th best of N samples, s the spread of the actions (half their
-    range, 1 without bounds), and :math:`\varsigma` and C follow evolution paths: Hansen 2016, "The
-    CMA evolution strategy: a tutorial", appendix A, with negative weights, as in the package `cma`.
-    The function b folds the line into the bounds, linear inside and quadratic near them (the
-    package's BoundTransform): every sample is legal, and the mean cannot drift away where clipping
-    would make the cost flat.
-
-    The strategy is told ranks, on which alone it depends; samples that diverge rank last, and an
-    iteration in which all do changes nothing. The mean is evaluated with every population; the plan
-    is the best sequence of all. The rows are independent: each has a seed of its own, drawn in the
-    first iteration, the only randomness taken from the generator. The state of a search is its
-    start, these seeds and the costs told, which are told again when it is restored.
-
-    Args:
-        samples: N, at least 4; None: 4 + 3 ln n for n numbers.
-        noise: the first step size, relative to the spread.
-        diagonal: whether C is diagonal; cheaper, for hundreds of numbers.
-        knots: of the spline; None: every action is a knot.
-        interpolation: between the knots.
-        iterations: populations.
-    """
-
-    def __init__(
-        self,
-        *,
-        samples: int | None = None,
-        noise: float = 0.3,
-        diagonal: bool = False,
-        knots: int | None = None,
-        interpolation: Interpolation = "linear",
-        iterations: int = 20,
-    ):
-        if samples is not None and samples < _LEAST_SAMPLES:
-            raise ArgumentError(f"samples must be at least {_LEAST_SAMPLES}, got {samples}")
-        check_counts(iterations=iterations)
-        check_positive(noise=noise)
-        self.samples, self.noise, self.diagonal = samples, noise, diagonal
-        self.knots, self.interpolation, self.iterations = knots, interpolation, iterations
-
-    def begin(
-        self,
-        problem: Problem,
-        state: Tensor,
-        actions: Tensor,
-        generator: torch.Generator,
-        memory: Mapping[str, Tensor] = NOTHING,
-    ) -> Search:
-        """See :class:`Planner`."""
-        return _Search(self, problem, state, actions, generator)
-
-
-class _Search(SamplingSearch):
-    kept = (*SamplingSearch.kept, "_start", "_seeds", "_told")
-
-    def __init__(
-        self,
-        planner: CMAES,
-        problem: Problem,
-        state: Tensor,
-        actions: Tensor,
-        generator: torch.Generator,
-    ):
-        spline = Spline(problem.horizon, planner.knots, planner.interpolation)
-        super().__init__(problem, state, actions, spline)
-        self._planner, self._generator = planner, generator
-        self._start = problem.clip(spline.fit(actions))  # (P, B, nu)
+    def _begin(self, memory: Mapping[str, Tensor]) -> None:
         self._seeds: Tensor | None = None  # [B]
         self._told: list[Tensor] = []  # costs [N, B] of every iteration
         self._rows: list[_Strategy] = []
@@ -132,7 +61,7 @@ class _Search(SamplingSearch):
         low, high = (
             (bound / spread).repeat(knots).numpy() for bound in (problem.low, problem.high)
         )
-        starts = (self._start / spread).transpose(0, 1).flatten(1).numpy()  # (B, P nu)
+        starts = (self._theta / spread).transpose(0, 1).flatten(1).numpy()  # (B, P nu)
         return [
             _Strategy(start, low, high, int(seed), self._planner)
             for start, seed in zip(starts, seeds, strict=True)
@@ -141,6 +70,54 @@ class _Search(SamplingSearch):
     def _tell(self, costs: Tensor) -> None:
         for row, told in zip(self._rows, costs.unbind(1), strict=True):
             row.tell(told.numpy())
+
+
+class CMAES(SamplingPlanner):
+    r"""A Gaussian over knots whose mean, step size and covariance are adapted, one for every row.
+
+    .. math:: \theta^k = s \odot b(m + \varsigma \, C^{1/2} \epsilon^k), \qquad
+              \epsilon^k \sim N(0, I), \qquad
+              m \leftarrow \sum_{k \le \mu} w_k x^{k:N}
+
+    where :math:`x^{k:N}` is the k-th best of N samples, s the spread of the actions (half their
+    range, 1 without bounds), and :math:`\varsigma` and C follow evolution paths: Hansen 2016, "The
+    CMA evolution strategy: a tutorial", appendix A, with negative weights, as in the package `cma`.
+    The function b folds the line into the bounds, linear inside and quadratic near them (the
+    package's BoundTransform): every sample is legal, and the mean cannot drift away where clipping
+    would make the cost flat.
+
+    The strategy is told ranks, on which alone it depends; samples that diverge rank last, and an
+    iteration in which all do changes nothing. The mean is evaluated with every population; the plan
+    is the best sequence of all. The rows are independent: each has a seed of its own, drawn in the
+    first iteration, the only randomness taken from the generator. The state of a search is its
+    start, these seeds and the costs told, which are told again when it is restored.
+
+    Args:
+        samples: N, at least 4; None: 4 + 3 ln n for n numbers.
+        noise: the first step size, relative to the spread.
+        diagonal: whether C is diagonal; cheaper, for hundreds of numbers.
+        knots: of the spline; None: every action is a knot.
+        interpolation: between the knots.
+        iterations: populations.
+    """
+
+    search = _Search
+
+    def __init__(
+        self,
+        *,
+        samples: int | None = None,
+        noise: float = 0.3,
+        diagonal: bool = False,
+        knots: int | None = None,
+        interpolation: Interpolation = "linear",
+        iterations: int = 20,
+    ):
+        check_at_least(_LEAST_SAMPLES, samples=samples)
+        check_counts(iterations=iterations)
+        check_positive(noise=noise)
+        self.samples, self.noise, self.diagonal = samples, noise, diagonal
+        self.knots, self.interpolation, self.iterations = knots, interpolation, iterations
 
 
 class _Strategy:

@@ -23,7 +23,7 @@ class Quadratic(NamedTuple):
     uu: Tensor  # (..., nu, nu)
 
 
-class Points(NamedTuple):
+class StagePoints(NamedTuple):
     """Rows (x_t, u_t, x_{t+1}) of T steps of a batch B, steps outermost."""
 
     state: Tensor  # (T B, nx)
@@ -33,7 +33,7 @@ class Points(NamedTuple):
     scene: Scene
 
     @classmethod
-    def along(cls, states: Tensor, actions: Tensor, scene: Scene) -> Points:
+    def along(cls, states: Tensor, actions: Tensor, scene: Scene) -> StagePoints:
         """Return those of a rollout: states [T+1, B, nx], actions [T, B, nu]."""
         return cls(
             states[:-1].flatten(0, 1),
@@ -54,11 +54,11 @@ class StageCost(ABC):
     """c(x_t, u_t, x_{t+1}; t, c), one number a row."""
 
     @abstractmethod
-    def __call__(self, points: Points) -> Tensor:
+    def __call__(self, points: StagePoints) -> Tensor:
         """Return costs [T B], differentiable once at least."""
 
     @abstractmethod
-    def quadratic(self, points: Points, a: Tensor, b: Tensor, model: Model) -> Quadratic:
+    def quadratic(self, points: StagePoints, a: Tensor, b: Tensor, model: Model) -> Quadratic:
         """Return the convex quadratic model of each row, [T B, ...].
 
         Args:
@@ -84,12 +84,11 @@ class RewardCost(StageCost):
     def __init__(self, task: Task, *, until_termination: bool = True):
         self._task, self._until_termination = task, until_termination
 
-    def __call__(self, points: Points) -> Tensor:
+    def __call__(self, points: StagePoints) -> Tensor:
         """[T B]."""
-        costs = -self._reward(points.state, points.action, points.next_state, points)
-        return self._earned(costs, points)
+        return self._costs(points.state, points.action, points.next_state, points)
 
-    def quadratic(self, points: Points, a: Tensor, b: Tensor, model: Model) -> Quadratic:
+    def quadratic(self, points: StagePoints, a: Tensor, b: Tensor, model: Model) -> Quadratic:
         """See :class:`StageCost`; the sizes of x, u and x' in the full Hessian follow each other.
 
         Raises:
@@ -100,7 +99,7 @@ class RewardCost(StageCost):
         joint = joint.detach().requires_grad_()
         with torch.enable_grad():
             x, u, y = joint.split(sizes, dim=1)
-            costs = self._earned(-self._reward(x, u, y, points), points)
+            costs = self._costs(x, u, y, points)
             gradient, hessian = _derivatives(costs, joint, self._task.name)
         g, h = _in_tangent(gradient, hessian, points, sizes, model)
         ndx, nu = model.tangent_size, sizes[1]
@@ -115,7 +114,23 @@ class RewardCost(StageCost):
             g[:, :ndx], g[:, ndx:], h[:, :ndx, :ndx], h[:, ndx:, :ndx], h[:, ndx:, ndx:]
         )
 
-    def _reward(self, x: Tensor, u: Tensor, y: Tensor, points: Points) -> Tensor:
+    def _costs(self, x: Tensor, u: Tensor, y: Tensor, points: StagePoints) -> Tensor:
+        """Return costs [T B], zero after the end.
+
+        Rewards there may be anything, and so may their derivatives, which zeros would not stop:
+        the reward is given the row's first step instead.
+        """
+        alive = self._alive(points) if self._until_termination else None
+        if alive is None or alive.all():
+            return -self._reward(x, u, y, points)
+        rows = len(alive) // points.steps
+        x, u, y = (
+            torch.where(alive[:, None], v, v[:rows].detach().repeat(points.steps, 1))
+            for v in (x, u, y)
+        )
+        return torch.where(alive, -self._reward(x, u, y, points), 0.0)
+
+    def _reward(self, x: Tensor, u: Tensor, y: Tensor, points: StagePoints) -> Tensor:
         task, scene = self._task, points.scene
         if not task.uses_time:
             return task.reward(x, u, y, t=scene.start, context=scene.flattened(points.steps))
@@ -125,13 +140,7 @@ class RewardCost(StageCost):
         ]
         return torch.cat(parts)
 
-    def _earned(self, costs: Tensor, points: Points) -> Tensor:
-        """Return costs [T B], zero after the end, where rewards may be anything."""
-        if not self._until_termination:
-            return costs
-        return torch.where(self._alive(points), costs, 0.0)
-
-    def _alive(self, points: Points) -> Tensor:
+    def _alive(self, points: StagePoints) -> Tensor:
         """Return which steps are taken before the episode ended, [T B] bool."""
         task, scene = self._task, points.scene
         with torch.no_grad():
@@ -175,11 +184,11 @@ class ResidualStage(StageCost):
     def __init__(self, cost: Residuals):
         self._cost = cost
 
-    def __call__(self, points: Points) -> Tensor:
+    def __call__(self, points: StagePoints) -> Tensor:
         """[T B]."""
         return self._cost(points.next_state, points.action, points.times)
 
-    def quadratic(self, points: Points, a: Tensor, b: Tensor, model: Model) -> Quadratic:
+    def quadratic(self, points: StagePoints, a: Tensor, b: Tensor, model: Model) -> Quadratic:
         """See :class:`StageCost`."""
         found = self._cost.expand(points.next_state, points.action, points.times)
         by_x, by_u = found.jx @ a, found.jx @ b + found.ju  # (N, m, ndx), (N, m, nu)
@@ -237,6 +246,9 @@ class ResidualTerminal(TerminalCost):
 
 class ValueTerminal(TerminalCost):
     r"""A value function, negated: :math:`\phi(x) = -V(x)`.
+
+    For plans made in Python, of a value function that is at hand; no run leaves one behind, and so
+    no configuration names one.
 
     Args:
         value: states [B, nx] -> values [B], in torch.
@@ -297,7 +309,7 @@ def _derivatives(costs: Tensor, at: Tensor, name: str) -> tuple[Tensor, Tensor |
 
 
 def _in_tangent(
-    gradient: Tensor, hessian: Tensor | None, points: Points, sizes: list[int], model: Model
+    gradient: Tensor, hessian: Tensor | None, points: StagePoints, sizes: list[int], model: Model
 ) -> tuple[Tensor, Tensor]:
     """Return gradient and Hessian by tangents of x, by u, and by tangents of x'."""
     gx, gu, gy = gradient.split(sizes, dim=1)

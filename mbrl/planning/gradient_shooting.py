@@ -9,8 +9,8 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor
 
-from mbrl.errors import ArgumentError
 from mbrl.options import Choice, at_key
+from mbrl.planning.checks import check_counts, check_not_negative
 from mbrl.planning.descent import OPTIMIZERS, Landscape, Point
 from mbrl.planning.planner import NOTHING, Plan, Planner, Search
 from mbrl.planning.problem import Problem
@@ -58,12 +58,8 @@ class GradientShooting(Planner):
         interpolation: Interpolation = "linear",
         tolerance: float = 1e-8,
     ):
-        if iterations < 1:
-            raise ArgumentError(f"iterations must be at least 1, got {iterations}")
-        if not tolerance >= 0:
-            raise ArgumentError(f"tolerance must not be negative, got {tolerance}")
-        if knots is not None and knots < 1:
-            raise ArgumentError(f"knots must be at least 1, got {knots}")
+        check_counts(iterations=iterations, knots=knots)
+        check_not_negative(tolerance=tolerance)
         Spline(1, None, interpolation)  # says at once if there is no such interpolation
         self.iterations, self.tolerance = iterations, tolerance
         self.knots, self.interpolation = knots, interpolation

@@ -37,7 +37,7 @@ def finite_gradient(
     gradient = torch.zeros_like(actions)
     rows = (costs.isfinite() & states.isfinite().all(-1).all(0)).nonzero()[:, 0]
     while len(rows):
-        part = scene.of_rows(rows)
+        part = scene.rows(rows)
         try:
             found = problem.gradient(states[:, rows], actions[:, rows], scene=part, weights=weights)
         except DivergenceError as error:

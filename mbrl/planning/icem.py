@@ -9,14 +9,40 @@ import torch
 from torch import Tensor
 
 from mbrl.errors import ArgumentError
-from mbrl.planning.cem import GaussianSearch, check_cem
+from mbrl.planning.cem import GaussianPlanner, GaussianSearch
+from mbrl.planning.checks import check_at_least, check_not_negative
 from mbrl.planning.colored_noise import colored_noise
-from mbrl.planning.planner import NOTHING, Plan, Planner, Search
-from mbrl.planning.problem import Problem
-from mbrl.planning.splines import Spline
+from mbrl.planning.planner import Plan
 
 
-class ICEM(Planner):
+class _Search(GaussianSearch["ICEM"]):
+    kept = (*GaussianSearch.kept, "_elites", "_iteration")
+
+    def _begin(self, memory: Mapping[str, Tensor]) -> None:
+        super()._begin(memory)
+        planner = self._planner
+        self._reused = round(planner.reuse * planner.elites)
+        self._iteration = 0
+        self._elites = _remembered(memory, self._theta, planner.elites)  # (T, E or 0, B, nu)
+
+    def iterate(self) -> None:
+        """Draw a population, add old elites to it, and fit the Gaussian to the new ones."""
+        steps, batch, nu = self._theta.shape
+        shape = steps, self._planner.population(self._iteration), batch, nu
+        noise = colored_noise(self._planner.color, shape, self._generator)
+        drawn = self._theta[:, None] + self._deviation[:, None] * noise
+        joined = torch.cat([drawn, self._elites[:, : self._reused]], dim=1)
+        self._elites = self._iterate(self.problem.clip(joined))
+        self._iteration += 1
+
+    @property
+    def plan(self) -> Plan:
+        """See :class:`Search`."""
+        memory = MappingProxyType({"elites": self._elites})
+        return super().plan._replace(memory=memory)
+
+
+class ICEM(GaussianPlanner):
     r"""The cross-entropy method made sample-efficient, for planning at every step.
 
     .. math:: u^k = \mathrm{clip}(\mu + \sigma \odot \epsilon^k), \qquad
@@ -27,6 +53,9 @@ class ICEM(Planner):
     population's elites; in the first iteration, of those of the plan before, shifted in time by
     who keeps the memory. The best sequence of all is executed. Pinneri et al. 2020, "Sample-
     efficient cross-entropy method for real-time planning", algorithm 1.
+
+    A plan's memory is ``elites`` [T, E, B, nu], the best first; of another shape they are refused
+    with an ArgumentError.
 
     Two details differ from the paper: the mean competes to be the plan in every iteration, and
     never counts as an elite, so that a search need not know which of its iterations is the last;
@@ -45,6 +74,8 @@ class ICEM(Planner):
         iterations: populations.
     """
 
+    search = _Search
+
     def __init__(
         self,
         *,
@@ -58,79 +89,23 @@ class ICEM(Planner):
         floor: float = 0.0,
         iterations: int = 4,
     ):
-        check_cem(samples, elites, noise, momentum, floor, iterations)
-        if not color >= 0:
-            raise ArgumentError(f"color must not be negative, got {color}")
-        if not decay >= 1:
-            raise ArgumentError(f"decay must be at least 1, got {decay}")
+        super().__init__(
+            samples=samples,
+            elites=elites,
+            noise=noise,
+            momentum=momentum,
+            floor=floor,
+            iterations=iterations,
+        )
+        check_not_negative(color=color)
+        check_at_least(1, decay=decay)
         if not 0 <= reuse <= 1:
             raise ArgumentError(f"reuse must lie in [0, 1], got {reuse}")
-        self.samples, self.elites, self.noise = samples, elites, noise
         self.color, self.decay, self.reuse = color, decay, reuse
-        self.momentum, self.floor, self.iterations = momentum, floor, iterations
 
     def population(self, iteration: int) -> int:
         """Return how many sequences an iteration draws, counted from 0."""
         return max(int(self.samples * self.decay**-iteration), 2 * self.elites)
-
-    def begin(
-        self,
-        problem: Problem,
-        state: Tensor,
-        actions: Tensor,
-        generator: torch.Generator,
-        memory: Mapping[str, Tensor] = NOTHING,
-    ) -> Search:
-        """See :class:`Planner`; the memory is ``elites`` [T, E, B, nu], the best first.
-
-        Raises:
-            ArgumentError: if elites of another shape are remembered.
-        """
-        return _Search(self, problem, state, actions, generator, memory)
-
-
-class _Search(GaussianSearch):
-    kept = (*GaussianSearch.kept, "_elites", "_iteration")
-
-    def __init__(
-        self,
-        planner: ICEM,
-        problem: Problem,
-        state: Tensor,
-        actions: Tensor,
-        generator: torch.Generator,
-        memory: Mapping[str, Tensor],
-    ):
-        super().__init__(
-            problem,
-            state,
-            actions,
-            Spline(problem.horizon),
-            elites=planner.elites,
-            noise=planner.noise,
-            momentum=planner.momentum,
-            floor=planner.floor,
-        )
-        self._planner, self._generator = planner, generator
-        self._reused = round(planner.reuse * planner.elites)
-        self._iteration = 0
-        self._elites = _remembered(memory, actions, planner.elites)  # (T, E or 0, B, nu)
-
-    def iterate(self) -> None:
-        """Draw a population, add old elites to it, and fit the Gaussian to the new ones."""
-        steps, batch, nu = self._mean.shape
-        shape = steps, self._planner.population(self._iteration), batch, nu
-        noise = colored_noise(self._planner.color, shape, self._generator)
-        drawn = self._mean[:, None] + self._deviation[:, None] * noise
-        joined = torch.cat([drawn, self._elites[:, : self._reused]], dim=1)
-        self._elites = self._iterate(self.problem.clip(joined))
-        self._iteration += 1
-
-    @property
-    def plan(self) -> Plan:
-        """See :class:`Search`."""
-        memory = MappingProxyType({"elites": self._elites})
-        return super().plan._replace(memory=memory)
 
 
 def _remembered(memory: Mapping[str, Tensor], actions: Tensor, count: int) -> Tensor:

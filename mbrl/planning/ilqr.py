@@ -9,6 +9,12 @@ import torch
 from torch import Tensor
 
 from mbrl.errors import ArgumentError, suggestion
+from mbrl.planning.checks import (
+    check_at_least,
+    check_counts,
+    check_not_negative,
+    check_positive,
+)
 from mbrl.planning.ilqr_search import MOST, ILQRSearch
 from mbrl.planning.planner import NOTHING, Planner, Search
 from mbrl.planning.problem import Problem
@@ -16,6 +22,7 @@ from mbrl.planning.splines import Spline
 
 Regularized = Literal["control", "state"]
 Acceptance = Literal["best", "armijo"]
+_KNOTS = 10
 
 
 class ILQR(Planner):
@@ -58,7 +65,8 @@ class ILQR(Planner):
             converged after ten iterations without gain. 0: none, nothing is random.
         noise: deviation of the noise, relative to ``problem.spread``: of the first sample; those of
             the others fall to a hundredth of it, log-spaced.
-        knots: of the noise, joined by lines; null: noise of its own at every step.
+        knots: of the noise, joined by lines; at most the horizon, but that 10, the default, become
+            the horizon where that is shorter. null: noise of its own at every step.
         tolerance: converged once the relative decrease of the cost, or the largest entry of k
             relative to the range of its control, falls below.
     """
@@ -76,33 +84,26 @@ class ILQR(Planner):
         derivative_skip: int = 0,
         samples: int = 0,
         noise: float = 0.5,
-        knots: int | None = 10,
+        knots: int | None = _KNOTS,
         tolerance: float = 1e-9,
     ):
-        for name, value, least in (
-            ("iterations", iterations, 1),
-            ("step_lengths", step_lengths, 1),
-            ("regularizations", regularizations, 1),
-            ("derivative_skip", derivative_skip, 0),
-            ("samples", samples, 0),
-            ("knots", 1 if knots is None else knots, 1),
-        ):
-            if value < least:
-                raise ArgumentError(f"{name} must be at least {least}, got {value}")
+        check_counts(
+            iterations=iterations,
+            step_lengths=step_lengths,
+            regularizations=regularizations,
+            knots=knots,
+        )
+        check_at_least(0, derivative_skip=derivative_skip, samples=samples)
+        check_not_negative(proximal=proximal, tolerance=tolerance)
+        check_positive(noise=noise)
         if not 0 <= regularization <= MOST:
             raise ArgumentError(f"regularization must lie in [0, {MOST:g}], got {regularization}")
-        if not noise > 0:
-            raise ArgumentError(f"noise must be positive, got {noise}")
         for name, value, alone in (
             ("samples", samples, 0),
             ("regularizations", regularizations, 1),
         ):
             if acceptance == "armijo" and value != alone:
                 raise ArgumentError(f"{name} must be {alone} with acceptance armijo, got {value}")
-        if not proximal >= 0:
-            raise ArgumentError(f"proximal must not be negative, got {proximal}")
-        if not tolerance >= 0:
-            raise ArgumentError(f"tolerance must not be negative, got {tolerance}")
         for name, choice, legal in (
             ("acceptance", acceptance, ("best", "armijo")),
             ("regularize", regularize, ("control", "state")),
@@ -118,6 +119,11 @@ class ILQR(Planner):
         self.step_lengths = torch.logspace(0, -3, step_lengths, dtype=torch.float64)
         self.deviations = noise * torch.logspace(0, -2, samples, dtype=torch.float64)
         self.knots = knots
+
+    def check_horizon(self, horizon: int) -> None:
+        """See :class:`Planner`."""
+        if self.knots != _KNOTS:
+            super().check_horizon(horizon)
 
     def drawn(self, problem: Problem, batch: int, generator: torch.Generator) -> Tensor:
         """Return the noise of the samples, [T, samples, batch, nu]."""

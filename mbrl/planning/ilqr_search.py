@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mbrl.errors import DivergenceError
-from mbrl.planning.model import Law
+from mbrl.planning.model import Law, naming
 from mbrl.planning.planner import Plan, Search
 from mbrl.planning.problem import Problem
 from mbrl.planning.riccati import BackwardPass, LocalModel, backward_pass
@@ -77,7 +77,7 @@ class ILQRSearch(Search):
     @property
     def plan(self) -> Plan:
         """See :class:`Search`."""
-        # One number a row: what is shifted in time stays what it is.
+        # One number a row, of no step: see Plan.memory.
         memory = {"regularization": self._mu[None, :, None], "growth": self._growth[None, :, None]}
         return Plan(self._actions, self._states, self._costs, self._gains, memory)
 
@@ -90,7 +90,9 @@ class ILQRSearch(Search):
 
     def iterate(self) -> None:
         """Linearise, solve backward, roll all candidates out, keep the best."""
-        self._linearize((self._fresh & ~self._done).nonzero()[:, 0])
+        fresh = (self._fresh & ~self._done).nonzero()[:, 0]
+        with naming(fresh):
+            self._linearize(fresh)
         rows = (~self._done).nonzero()[:, 0]
         step, mu = self._solve(rows)
         good = torch.from_numpy(step.good).unflatten(0, mu.shape).any(0)
@@ -98,7 +100,8 @@ class ILQRSearch(Search):
         self._done = self._done.index_fill(0, failed[self._mu[failed] >= MOST], True)
         if good.any():
             chosen = step.rows(np.tile(good.numpy(), len(mu)))
-            self._follow(rows[good], chosen, mu[:, good])
+            with naming(rows[good]):
+                self._follow(rows[good], chosen, mu[:, good])
 
     def _linearize(self, rows: Tensor) -> None:
         """Expand dynamics and costs along the nominal trajectories of ``rows``."""
@@ -109,17 +112,18 @@ class ILQRSearch(Search):
         a, b = self._jacobians(problem, states, actions)
         stage, final_x, final_xx = problem.expand(states, actions, a, b)
         found = {"a": a, "b": b, **stage._asdict()}
-        batch = len(self.state)
+        batch, local = len(self.state), dict(self._local)
         for name, value in found.items():
-            old = self._local.get(name)
+            old = local.get(name)
             if old is None:
                 old = value.new_zeros(len(value), batch, *value.shape[2:])
-            self._local[name] = old.index_copy(1, rows, value)
+            local[name] = old.index_copy(1, rows, value)
         for name, value in (("final_x", final_x), ("final_xx", final_xx)):
-            old = self._local.get(name)
+            old = local.get(name)
             if old is None:
                 old = value.new_zeros(batch, *value.shape[1:])
-            self._local[name] = old.index_copy(0, rows, value)
+            local[name] = old.index_copy(0, rows, value)
+        self._local = local
         self._fresh = self._fresh.index_fill(0, rows, False)
 
     def _jacobians(
@@ -330,8 +334,8 @@ class Candidates:
             actions: [T, rows, nu].
         """
         # What does not depend on the states is computed once: laws of small systems are overhead.
-        batch = nominal.shape[1]
-        nominals = nominal.repeat(1, self.count, 1).unbind()
+        shape = self.count, nominal.shape[1], -1
+        nominals = nominal[:, None].expand(-1, self.count, -1, -1).unbind()
         open_loop = actions[:, None] + self.lengths[:, None, None] * self.k[:, self.owner]
         if self._noise is not None:
             open_loop[:, -self._noise.shape[1] :] += self._noise
@@ -339,9 +343,9 @@ class Candidates:
         gains = self.gains.unbind()  # (R, rows, nu, ndx) each
 
         def law(t: int, states: Tensor) -> Tensor:
-            deviation = problem.model.difference(nominals[t], states)
-            deviation = deviation.view(self.count, batch, -1, 1)
             feedback = gains[t] if len(gains[t]) == 1 else gains[t][owner]
-            return problem.clip(wanted[t] + (feedback @ deviation)[..., 0]).flatten(0, 1)
+            return problem.fed_back(wanted[t], feedback, nominals[t], states.view(shape)).flatten(
+                0, 1
+            )
 
         return law

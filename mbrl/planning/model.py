@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -30,7 +31,7 @@ class Scene(NamedTuple):
             return self
         return self._replace(context=self.context.repeat(times, 1))
 
-    def of_rows(self, rows: Tensor) -> Scene:
+    def rows(self, rows: Tensor) -> Scene:
         """Return the scene of some rows, by their indices."""
         return self if self.context is None else self._replace(context=self.context[rows])
 
@@ -315,7 +316,7 @@ class TorchModel(ManifoldModel):
         rows, following = torch.arange(len(state)), torch.full_like(state, torch.nan)
         while len(rows):
             try:
-                found = self._step(state[rows], action[rows], t, scene.of_rows(rows))
+                found = self._step(state[rows], action[rows], t, scene.rows(rows))
             except DivergenceError as error:
                 rows = without(rows, error)
             else:
@@ -353,6 +354,20 @@ def without(rows: Tensor, error: DivergenceError) -> Tensor:
     keep = torch.ones(len(rows), dtype=torch.bool)
     keep[[row % len(rows) for row in error.rows]] = False
     return rows[keep] if error.rows else rows[:0]
+
+
+@contextlib.contextmanager
+def naming(rows: Tensor) -> Iterator[None]:
+    """Let an error of a part of a batch, or of its points of all steps, name rows of the batch.
+
+    Args:
+        rows: which rows of the batch are the part.
+    """
+    try:
+        yield
+    except DivergenceError as error:
+        named = sorted({int(rows[row % len(rows)]) for row in error.rows or range(len(rows))})
+        raise DivergenceError(str(error), named) from error
 
 
 def model_of(task: Task, dynamics: nn.Module | None = None, **options: Any) -> Model:

@@ -8,13 +8,49 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from mbrl.planning.planner import NOTHING, Planner, Search
-from mbrl.planning.problem import Problem
-from mbrl.planning.sampling import SamplingSearch, check_counts, check_positive
-from mbrl.planning.splines import Interpolation, Spline
+from mbrl.planning.checks import check_counts, check_positive
+from mbrl.planning.sampling import SamplingPlanner, SamplingSearch
+from mbrl.planning.splines import Interpolation
 
 
-class MPPI(Planner):
+class _Search(SamplingSearch["MPPI"]):
+    kept = (*SamplingSearch.kept, "_iteration", "_effective")
+
+    def _begin(self, memory: Mapping[str, Tensor]) -> None:
+        self._iteration, self._effective = 0, math.nan
+
+    def iterate(self) -> None:
+        """Draw N splines for every row, and average them."""
+        problem, planner = self.problem, self._planner
+        noise = self._noise(planner.samples)
+        noise[:, 0] = 0  # the nominal itself
+        annealed = planner.deviation(self._iteration, len(self._theta))
+        deviation = annealed[:, None, None, None] * problem.spread
+        nominal = self._theta[:, None]
+        theta = problem.clip(nominal + deviation * noise)
+        costs, _, _ = problem.compete(self.state, self._acted(theta))
+        control = torch.zeros_like(costs)
+        if planner.control_cost:
+            control = (nominal / deviation**2 * (theta - nominal)).sum((0, -1))
+        weights = planner.weights(costs, control)  # (K, B)
+        self._effective = _effective(weights)
+        self._move((weights[:, :, None] * theta).sum(1), costs.isfinite().any(0))
+        self._iteration += 1
+
+    def measured(self) -> dict[str, float]:
+        """Effective number of samples, see Kish 1965, averaged over the rows."""
+        return {"effective_samples": self._effective}
+
+    def _move(self, theta: Tensor, where: Tensor) -> None:
+        """Make knots [P, B, nu] the nominal of the rows ``where`` [B] if they do not diverge."""
+        actions = self._acted(theta)
+        states, costs = self.problem.rollout(self.state, actions[:, None])
+        good = where & costs[0].isfinite()
+        self._theta = torch.where(good[:, None], theta, self._theta)
+        self._adopt(good, actions, states[:, 0], costs[0])
+
+
+class MPPI(SamplingPlanner):
     r"""The average of N splines drawn around the nominal one, weighted by their costs.
 
     .. math:: \theta \leftarrow \sum_k w_k \theta^k, \qquad
@@ -51,6 +87,8 @@ class MPPI(Planner):
         interpolation: between the knots.
         iterations: how often N splines are drawn.
     """
+
+    search = _Search
 
     def __init__(
         self,
@@ -109,64 +147,6 @@ class MPPI(Planner):
         lowest = torch.where(finite, costs, torch.inf).amin(0)
         logits = torch.where(finite, (lowest - costs) / scale - control, -torch.inf)
         return torch.where(finite.any(0), logits.softmax(dim=0), costs.new_zeros(()))
-
-    def begin(
-        self,
-        problem: Problem,
-        state: Tensor,
-        actions: Tensor,
-        generator: torch.Generator,
-        memory: Mapping[str, Tensor] = NOTHING,
-    ) -> Search:
-        """See :class:`Planner`."""
-        return _Search(self, problem, state, actions, generator)
-
-
-class _Search(SamplingSearch):
-    kept = (*SamplingSearch.kept, "_theta", "_iteration", "_effective")
-
-    def __init__(
-        self,
-        planner: MPPI,
-        problem: Problem,
-        state: Tensor,
-        actions: Tensor,
-        generator: torch.Generator,
-    ):
-        spline = Spline(problem.horizon, planner.knots, planner.interpolation)
-        super().__init__(problem, state, actions, spline)
-        self._planner, self._generator = planner, generator
-        self._theta = problem.clip(spline.fit(actions))  # (P, B, nu)
-        self._iteration, self._effective = 0, math.nan
-
-    def iterate(self) -> None:
-        """Draw N splines for every row, and average them."""
-        problem, planner, (knots, batch, nu) = self.problem, self._planner, self._theta.shape
-        shape = knots, planner.samples, batch, nu
-        noise = torch.randn(shape, generator=self._generator, dtype=torch.float64)
-        noise[:, 0] = 0  # the nominal itself
-        deviation = planner.deviation(self._iteration, knots)[:, None, None, None] * problem.spread
-        nominal = self._theta[:, None]
-        theta = problem.clip(nominal + deviation * noise)
-        costs = self._evaluate(theta)[2]
-        control = torch.zeros_like(costs)
-        if planner.control_cost:
-            control = (nominal / deviation**2 * (theta - nominal)).sum((0, -1))
-        weights = planner.weights(costs, control)  # (K, B)
-        self._effective = _effective(weights)
-        self._move((weights[:, :, None] * theta).sum(1), costs.isfinite().any(0))
-        self._iteration += 1
-
-    def measured(self) -> dict[str, float]:
-        """Effective number of samples, see Kish 1965, averaged over the rows."""
-        return {"effective_samples": self._effective}
-
-    def _move(self, theta: Tensor, where: Tensor) -> None:
-        """Make knots [P, B, nu] the nominal of the rows ``where`` [B] if they do not diverge."""
-        actions, states, costs = self._evaluate(theta[:, None])
-        good = where & costs[0].isfinite()
-        self._theta = torch.where(good[:, None], theta, self._theta)
-        self._adopt(good, actions[:, 0], states[:, 0], costs[0])
 
 
 def _effective(weights: Tensor) -> float:

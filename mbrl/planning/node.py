@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from mbrl.errors import ArgumentError, GraphError
+from mbrl.errors import GraphError
 from mbrl.graph import Node, Place
 from mbrl.planning.building import (
     DEFAULT_PLANNER,
@@ -17,6 +17,8 @@ from mbrl.planning.building import (
     make_planner,
     make_problem,
 )
+from mbrl.planning.checks import check_counts, check_not_negative
+from mbrl.planning.restart import plan_or_restart
 from mbrl.tasks import Task
 from mbrl.types import Step
 
@@ -30,7 +32,13 @@ class PlanNode(Node):
     begun with :math:`\tilde u_t`, the carried plan: ``carry: {plan: {source: next_plan, width: H
     nu}}``. It makes no noise of its own: the randomness of a planner that draws any depends on
     the step alone. The action's derivative by the state is the plan's feedback gain, none for a
-    planner without gains; nothing flows through the carried plan.
+    planner without gains; nothing flows through the carried plan. Rows whose plan diverges where it
+    begins are begun again from rest; see :func:`plan_or_restart`.
+
+    Unlike :class:`RecedingHorizon` it plans for rows whose episode has ended, too (a
+    :class:`~mbrl.types.Step` does not tell which; an unrolling hands them their initial state), and
+    forgets a plan's memory from step to step, such as the regularisation of iLQR or the elites of
+    iCEM: its width is the planner's own affair, and only actions are carried.
 
     Args:
         place: see :class:`Node`.
@@ -73,21 +81,17 @@ class PlanNode(Node):
         where, nu = f"graph.nodes.{place.name}", place.task.action_size
         if not isinstance(place.task, Task):
             raise GraphError(f"{where}: a planner needs its task, and was given only its sizes")
-        counts = {"horizon": horizon, "iterations": iterations}
-        if first_iterations is not None:
-            counts["first_iterations"] = first_iterations
-        for name, count in counts.items():
-            if count < 1:
-                raise ArgumentError(f"{where}.{name} must be at least 1, got {count}")
-        if not initial_sd >= 0:
-            raise ArgumentError(f"{where}.initial_sd must not be negative, got {initial_sd}")
+        check_counts(
+            where, horizon=horizon, iterations=iterations, first_iterations=first_iterations
+        )
+        check_not_negative(where, initial_sd=initial_sd)
         if place.widths["plan"] != horizon * nu:
             value = place.sources["plan"].value
             raise GraphError(
                 f"{where}: the carried plan {value!r} must have width {horizon * nu} (horizon "
                 f"{horizon} times {nu} actuators), got {place.widths['plan']}"
             )
-        self._planner = make_planner(planner, f"{where}.planner")
+        self._planner = make_planner(planner, horizon, f"{where}.planner")
         self.problem = make_problem(
             place.task,
             horizon,
@@ -109,7 +113,8 @@ class PlanNode(Node):
         begins = step.t == step.start
         if begins:
             start = problem.perturbed(problem.clip(start), self._initial_sd, generator)
-        plan = self._planner.plan(
+        plan, _ = plan_or_restart(
+            self._planner,
             problem,
             state.detach(),
             start,

@@ -26,7 +26,8 @@ class Plan(NamedTuple):
         costs: total costs, [B].
         gains: K of u = clip(u_t + K (x (-) x_t)), [T, B, nu, ndx]; None: open loop.
         memory: what a later search of the same planner can go on from: tensors [T, ..., B, n],
-            which are shifted in time, and chosen by rows, with the plan.
+            which are shifted in time, and chosen by rows, with the plan. What belongs to no step,
+            as iLQR's regularisation, is [1, ..., B, n], which no shift changes.
     """
 
     actions: Tensor
@@ -61,6 +62,35 @@ class Plan(NamedTuple):
             self.costs[rows],
             None if self.gains is None else self.gains[:, rows],
             {name: series[..., rows, :] for name, series in self.memory.items()},
+        )
+
+    @classmethod
+    def joined(cls, parts: Sequence[tuple[Tensor, Plan]]) -> Plan:
+        """Return the plan of a batch from those of its parts, each with the rows that it is of.
+
+        What the parts do not remember alike, as one that a deadline cut short, is forgotten.
+        """
+        rows, plans = zip(*parts, strict=True)
+        if len(plans) == 1:
+            return cls(*plans[0])
+        order = torch.cat(rows).argsort()
+
+        def whole(series: Sequence[Tensor], dim: int) -> Tensor:
+            return torch.cat(tuple(series), dim).index_select(dim, order)
+
+        def alike(name: str) -> bool:
+            found = [plan.memory[name] for plan in plans if name in plan.memory]
+            shapes = {(*series.shape[:-2], series.shape[-1]) for series in found}
+            return len(found) == len(plans) and len(shapes) == 1
+
+        gains = [plan.gains for plan in plans if plan.gains is not None]
+        names = filter(alike, plans[0].memory)
+        return cls(
+            whole([plan.actions for plan in plans], 1),
+            whole([plan.states for plan in plans], 1),
+            whole([plan.costs for plan in plans], 0),
+            whole(gains, 1) if len(gains) == len(plans) else None,
+            {name: whole([plan.memory[name] for plan in plans], -2) for name in names},
         )
 
 
@@ -107,9 +137,23 @@ class Planner(ABC):
 
     Attributes:
         iterations: iterations of a plan made from nothing.
+        knots: of the spline that it searches over; None: it searches over actions.
     """
 
     iterations: int
+    knots: int | None = None
+
+    def check_horizon(self, horizon: int) -> None:
+        """Check the options that depend on how long the plan is.
+
+        Args:
+            horizon: T.
+
+        Raises:
+            ArgumentError: if there are more knots than steps.
+        """
+        if self.knots is not None and self.knots > horizon:
+            raise ArgumentError(f"knots must be at most the horizon {horizon}, got {self.knots}")
 
     @abstractmethod
     def begin(
@@ -154,9 +198,12 @@ class Planner(ABC):
                 on its arguments alone.
 
         Raises:
-            ArgumentError: on a wrong shape, or a number that is not finite.
+            ArgumentError: on a wrong shape, a number that is not finite, or an option that does not
+                fit the horizon.
+            DivergenceError: if rows diverge, and there is nothing to go on from; names them.
         """
         began = time.perf_counter()
+        self.check_horizon(problem.horizon)
         state, actions = checked(problem, state, actions)
         generator = generator or torch.Generator().manual_seed(0)
         search = self.begin(problem, state, actions, generator, memory)

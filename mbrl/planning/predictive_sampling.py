@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
-from torch import Tensor
 
-from mbrl.planning.planner import NOTHING, Planner, Search
-from mbrl.planning.problem import Problem
-from mbrl.planning.sampling import SamplingSearch, check_counts, check_positive
-from mbrl.planning.splines import Interpolation, Spline
+from mbrl.planning.checks import check_counts, check_positive
+from mbrl.planning.sampling import SamplingPlanner, SamplingSearch
+from mbrl.planning.splines import Interpolation
 
 
-class PredictiveSampling(Planner):
+class _Search(SamplingSearch["PredictiveSampling"]):
+    def iterate(self) -> None:
+        """Draw N splines for every row."""
+        problem, batch = self.problem, len(self.state)
+        noise = self._noise(self._planner.samples)
+        noise[:, 0] = 0  # the nominal itself
+        scale = self._planner.noise * problem.spread
+        theta = problem.clip(self._theta[:, None] + scale * noise)
+        before = self._costs
+        winner = self._try(theta).argmin(dim=0)
+        better = self._costs < before
+        self._theta = torch.where(
+            better[:, None], theta[:, winner, torch.arange(batch)], self._theta
+        )
+
+
+class PredictiveSampling(SamplingPlanner):
     r"""The best of N splines drawn around the nominal one, the nominal included.
 
     .. math:: \theta \leftarrow \arg\min_k J(x_0, S \theta^k), \qquad \theta^0 = \theta, \qquad
@@ -31,6 +43,8 @@ class PredictiveSampling(Planner):
         iterations: how often N splines are drawn.
     """
 
+    search = _Search
+
     def __init__(
         self,
         *,
@@ -44,46 +58,3 @@ class PredictiveSampling(Planner):
         check_positive(noise=noise)
         self.samples, self.noise, self.iterations = samples, noise, iterations
         self.knots, self.interpolation = knots, interpolation
-
-    def begin(
-        self,
-        problem: Problem,
-        state: Tensor,
-        actions: Tensor,
-        generator: torch.Generator,
-        memory: Mapping[str, Tensor] = NOTHING,
-    ) -> Search:
-        """See :class:`Planner`."""
-        return _Search(self, problem, state, actions, generator)
-
-
-class _Search(SamplingSearch):
-    kept = (*SamplingSearch.kept, "_theta")
-
-    def __init__(
-        self,
-        planner: PredictiveSampling,
-        problem: Problem,
-        state: Tensor,
-        actions: Tensor,
-        generator: torch.Generator,
-    ):
-        spline = Spline(problem.horizon, planner.knots, planner.interpolation)
-        super().__init__(problem, state, actions, spline)
-        self._planner, self._generator = planner, generator
-        self._theta = problem.clip(spline.fit(actions))  # (P, B, nu)
-
-    def iterate(self) -> None:
-        """Draw N splines for every row."""
-        problem, (knots, batch, nu) = self.problem, self._theta.shape
-        shape = knots, self._planner.samples, batch, nu
-        noise = torch.randn(shape, generator=self._generator, dtype=torch.float64)
-        noise[:, 0] = 0  # the nominal itself
-        scale = self._planner.noise * problem.spread
-        theta = problem.clip(self._theta[:, None] + scale * noise)
-        before = self._costs
-        winner = self._try(theta).argmin(dim=0)
-        better = self._costs < before
-        self._theta = torch.where(
-            better[:, None], theta[:, winner, torch.arange(batch)], self._theta
-        )

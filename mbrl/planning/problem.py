@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -9,11 +10,13 @@ import torch
 from torch import Tensor
 
 from mbrl.errors import ArgumentError
-from mbrl.planning.costs import Points, Quadratic, StageCost, TerminalCost
+from mbrl.planning.costs import Quadratic, StageCost, StagePoints, TerminalCost
 from mbrl.planning.model import Law, Model, Scene
 
 # (states [B, nx], index of the step, contexts [B, n] or None) -> actions [B, nu]
 Policy = Callable[[Tensor, int, Tensor | None], Tensor]
+# Of the states of candidates that compete, at once: 64 MiB of float64.
+MOST_NUMBERS = 2**23
 
 
 @dataclass(frozen=True)
@@ -53,10 +56,7 @@ class Problem:
 
     def rows(self, rows: Tensor) -> Problem:
         """Return the problem of these rows of the batch."""
-        context = self.scene.context
-        if context is None:
-            return self
-        return replace(self, scene=self.scene._replace(context=context[rows]))
+        return replace(self, scene=self.scene.rows(rows))
 
     @property
     def action_size(self) -> int:
@@ -71,6 +71,18 @@ class Problem:
     def clip(self, actions: Tensor) -> Tensor:
         """Return actions [..., nu] inside the bounds."""
         return torch.minimum(torch.maximum(actions, self.low), self.high)
+
+    def fed_back(self, actions: Tensor, gains: Tensor, nominal: Tensor, states: Tensor) -> Tensor:
+        r"""Return a law's actions, :math:`\mathrm{clip}(\bar u + K (x \ominus \bar x))`.
+
+        Args:
+            actions: [..., nu].
+            gains: K, [..., nu, ndx].
+            nominal: where the actions were planned for, [..., nx].
+            states: where they are applied, [..., nx].
+        """
+        deviation = self.model.difference(nominal, states)
+        return self.clip(actions + (gains @ deviation[..., None])[..., 0])
 
     def perturbed(self, actions: Tensor, sd: float, generator: torch.Generator) -> Tensor:
         """Return actions [T, B, nu] with noise of deviation ``sd`` times :attr:`spread`."""
@@ -95,6 +107,42 @@ class Problem:
         states = self.model.rollout(state.repeat(k, 1), actions.flatten(1, 2), scene)
         costs = self.costs(states, actions.flatten(1, 2), scene)
         return states.unflatten(1, (k, batch)), costs.unflatten(0, (k, batch))
+
+    def compete(self, state: Tensor, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Roll candidates out, and keep the states of the best of every row alone.
+
+        They are rolled out in parts of at most ``MOST_NUMBERS`` numbers of states at once (but
+        some 32 rows at least), which changes no bit as far as the model's rows do not depend on
+        each other.
+
+        Args:
+            state: [B, nx].
+            actions: [T, K, B, nu].
+
+        Returns:
+            Costs [K, B], the index of the best [B], and its states [T+1, B, nx]; see
+            :meth:`rollout`.
+        """
+        count, batch = actions.shape[1:3]
+        rows, each = torch.arange(batch), self._candidates_at_once(batch)
+        costs, winner, states = [], torch.zeros(batch, dtype=torch.long), state.new_empty(0)
+        least = torch.full((batch,), torch.inf, dtype=torch.float64)
+        for first in range(0, count, each):
+            found, part = self.rollout(state, actions[:, first : first + each])
+            lowest, place = part.min(dim=0)
+            better, best = lowest < least, found[:, place, rows]
+            states = torch.where(better[:, None], best, states) if first else best
+            winner = torch.where(better, first + place, winner)
+            least = torch.where(better, lowest, least)
+            costs.append(part)
+        return torch.cat(costs), winner, states
+
+    def _candidates_at_once(self, batch: int) -> int:
+        """Return how many candidates for ``batch`` rows hold ``MOST_NUMBERS`` numbers."""
+        # In whole multiples of 32 rows, so that sums are vectorised over the same rows as in one.
+        multiple = 32 // math.gcd(batch, 32)
+        fitting = MOST_NUMBERS // ((self.horizon + 1) * batch * self.model.state_size)
+        return max(fitting // multiple, 1) * multiple
 
     def closed_loop(self, state: Tensor, law: Law) -> tuple[Tensor, Tensor, Tensor]:
         """Roll a feedback law out: [K B, nx] -> states, applied actions, costs [K B].
@@ -191,7 +239,7 @@ class Problem:
             The steps' models [T, B, ...], and gradient [B, ndx] and Hessian [B, ndx, ndx] of phi.
         """
         shape = actions.shape[:2]
-        points = Points.along(states, actions, self.scene)
+        points = StagePoints.along(states, actions, self.scene)
         flat = self.stage.quadratic(points, a.flatten(0, 1), b.flatten(0, 1), self.model)
         steps = Quadratic(*(part.unflatten(0, shape) for part in flat))
         if self.terminal is None:
@@ -206,7 +254,8 @@ class Problem:
 
     def _by_step(self, states: Tensor, actions: Tensor, scene: Scene) -> Tensor:
         """Costs [T, N], the terminal one with the last step's."""
-        stage = self.stage(Points.along(states, actions, scene)).unflatten(0, actions.shape[:2])
+        points = StagePoints.along(states, actions, scene)
+        stage = self.stage(points).unflatten(0, actions.shape[:2])
         if self.terminal is None:
             return stage
         last = stage[-1:] + self.terminal(states[-1], scene, len(actions))

@@ -12,9 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mbrl.errors import ArgumentError, DivergenceError, suggestion
+from mbrl.errors import ArgumentError, suggestion
+from mbrl.planning.checks import check_counts, check_not_negative, check_positive
 from mbrl.planning.planner import NOTHING, Plan, Planner
 from mbrl.planning.problem import Policy, Problem
+from mbrl.planning.restart import plan_or_restart
 from mbrl.types import Array, Start
 
 Tail = Literal["hold", "rest"]
@@ -52,7 +54,7 @@ class Ticks:
         self.misses += deadline is not None and seconds > deadline
 
     def measured(self) -> dict[str, float]:
-        """Plans, plans per second, plans that ended after their deadline, or were begun again."""
+        """Plans, plans per second, plans past their deadline, plans with rows begun again."""
         return {
             "plans": float(self.plans),
             "planning_hz": self.plans / self.seconds if self.seconds else math.nan,
@@ -70,8 +72,8 @@ class RecedingHorizon:
     Each plan begins with the one before, shifted by the time that has passed, and as its gains
     would have it from the measured state. What the shift leaves empty at the end is filled by the
     last action again ("hold"), by the action nearest to zero ("rest"), or by a policy from where
-    the shifted plan ends. Episodes run in lockstep, one a row. A plan whose start diverges is begun
-    again from rest.
+    the shifted plan ends. Episodes run in lockstep, one a row. Rows whose plan diverges where it
+    begins are begun again from rest; see :func:`plan_or_restart`.
 
     Args:
         problem: what is planned; its scene is replaced by that of the episodes.
@@ -104,24 +106,21 @@ class RecedingHorizon:
         initial_sd: float = 0.0,
         seed: int = 0,
     ):
-        for name, value in (("every", schedule.every), ("iterations", schedule.iterations)):
-            if value < 1:
-                raise ArgumentError(f"{name} must be at least 1, got {value}")
-        if schedule.first is not None and schedule.first < 1:
-            raise ArgumentError(
-                f"first_iterations must be at least 1 or null, got {schedule.first}"
-            )
+        check_counts(
+            every=schedule.every,
+            iterations=schedule.iterations,
+            first_iterations=schedule.first,
+        )
+        check_positive(seconds=schedule.seconds)
+        check_not_negative(initial_sd=initial_sd)
         if schedule.every > problem.horizon:
             raise ArgumentError(
                 f"every must not exceed the horizon {problem.horizon}, got {schedule.every}"
             )
-        if schedule.seconds is not None and not schedule.seconds > 0:
-            raise ArgumentError(f"seconds must be positive or null, got {schedule.seconds}")
+        planner.check_horizon(problem.horizon)
         if tail not in get_args(Tail):
             raise ArgumentError(f"tail: unknown value {tail!r}; {suggestion(tail, get_args(Tail))}")
         self.problem, self.planner, self.schedule = problem, planner, schedule
-        if not initial_sd >= 0:
-            raise ArgumentError(f"initial_sd must not be negative, got {initial_sd}")
         self._tail, self._policy, self._feedback, self._seed = tail, policy, feedback, seed
         self._initial_sd = initial_sd
         self.ticks = Ticks()
@@ -150,6 +149,10 @@ class RecedingHorizon:
     ) -> Array:
         """Return actions for measured states.
 
+        Time runs forward from plan to plan: asked for the step of the present plan or one before
+        it, or past that plan's end, this is the beginning of other episodes, as after
+        :meth:`reset`.
+
         Args:
             states: [B, nx].
             t: index of the step in the episodes.
@@ -164,8 +167,8 @@ class RecedingHorizon:
         """
         state = torch.from_numpy(np.array(states, dtype=np.float64))
         rows = np.arange(len(state)) if running is None else np.flatnonzero(running)
-        if not 0 <= t - self._planned_at <= self.problem.horizon:  # other episodes, perhaps
-            self.plan = None
+        if not 0 < t - self._planned_at <= self.problem.horizon:
+            self.reset()
         if self.plan is not None and not np.array_equal(rows, self._rows):
             self._select(rows)
         self._rows = rows
@@ -219,11 +222,9 @@ class RecedingHorizon:
                 f"a planner must return a plan, {type(self.planner).__name__} did not"
             )
         k = t - self._planned_at
-        action = plan.actions[k]
-        if self._feedback and plan.gains is not None:
-            deviation = problem.model.difference(plan.states[k], state)
-            action = action + (plan.gains[k] @ deviation[:, :, None])[:, :, 0]
-        return problem.clip(action)
+        if not self._feedback or plan.gains is None:
+            return problem.clip(plan.actions[k])
+        return problem.fed_back(plan.actions[k], plan.gains[k], plan.states[k], state)
 
     def _replan(self, problem: Problem, state: Tensor, t: int) -> None:
         began = time.perf_counter()
@@ -241,22 +242,17 @@ class RecedingHorizon:
             shifted = self.plan.shifted(t - self._planned_at)
             start, memory = self._extended(problem, shifted, state, t - self._planned_at)
             iterations = self.schedule.iterations
-        for attempt in (start, problem.still(len(state))):
-            try:
-                self.plan = self.planner.plan(
-                    problem,
-                    state,
-                    attempt,
-                    generator=self._generator,
-                    memory=memory,
-                    iterations=iterations,
-                    seconds=self.schedule.seconds,
-                )
-                break
-            except DivergenceError:
-                if attempt is not start:
-                    raise
-                memory, self.ticks.restarts = NOTHING, self.ticks.restarts + 1
+        self.plan, again = plan_or_restart(
+            self.planner,
+            problem,
+            state,
+            start,
+            generator=self._generator,
+            memory=memory,
+            iterations=iterations,
+            seconds=self.schedule.seconds,
+        )
+        self.ticks.restarts += len(again) > 0
         self._planned_at = t
         self.ticks.note(time.perf_counter() - began, self.schedule.seconds)
 
@@ -277,8 +273,7 @@ class RecedingHorizon:
             return plan.actions
 
         def law(t: int, states: Tensor) -> Tensor:
-            deviation = problem.model.difference(plan.states[t], states)
-            return problem.clip(plan.actions[t] + (gains[t] @ deviation[:, :, None])[:, :, 0])
+            return problem.fed_back(plan.actions[t], gains[t], plan.states[t], states)
 
         states, actions = problem.model.closed_loop(state, law, problem.horizon, problem.scene)
         lost = ~(states.isfinite().all(-1).all(0) & actions.isfinite().all(-1).all(0))

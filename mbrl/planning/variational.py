@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mbrl.errors import ArgumentError, suggestion
+from mbrl.planning.checks import check_counts, check_not_negative, check_positive
 from mbrl.planning.descent.adam import adapted, checked_betas, no_moments
 from mbrl.planning.gradients import finite_gradient
 from mbrl.planning.planner import NOTHING, Plan, Planner, Search
@@ -99,15 +100,9 @@ class Variational(Planner):
                 raise ArgumentError(
                     f"{name}: unknown value {choice!r}; {suggestion(choice, get_args(kind))}"
                 )
-        for name, count in (("iterations", iterations), ("samples", samples)):
-            if count < 1:
-                raise ArgumentError(f"{name} must be at least 1, got {count}")
-        for name, number in (("lr", lr), ("min_sd", min_sd)):
-            if not number > 0:
-                raise ArgumentError(f"{name} must be positive, got {number}")
-        for name, number in (("sd_lr_factor", sd_lr_factor), ("score_weight", score_weight)):
-            if not number >= 0:
-                raise ArgumentError(f"{name} must not be negative, got {number}")
+        check_counts(iterations=iterations, samples=samples)
+        check_positive(lr=lr, min_sd=min_sd)
+        check_not_negative(sd_lr_factor=sd_lr_factor, score_weight=score_weight)
         if not 0 <= min_share <= 1:
             raise ArgumentError(f"min_share must lie between 0 and 1, got {min_share}")
         if initial_sd != 0 and not initial_sd > min_sd:

@@ -11,10 +11,11 @@ import mbrl
 from mbrl.algorithms import Setting
 from mbrl.algorithms.model_predictive_control import ModelPredictiveControl
 from mbrl.algorithms.planning import guide
-from mbrl.errors import ConfigError
+from mbrl.algorithms.trajectory_optimization import TrajectoryOptimization
+from mbrl.errors import ConfigError, DivergenceError
 from mbrl.finished_runs import evaluate_run, load_policy, resumed_config
 from mbrl.graph import GraphPolicy
-from mbrl.planning import RecedingHorizon
+from mbrl.planning import Problem, RecedingHorizon
 from mbrl.runner import run
 
 COST = {
@@ -22,6 +23,7 @@ COST = {
     "centred": {"residual": {"kind": "joint_position", "joint": "slider"}},
     "effort": {"residual": {"kind": "control"}, "weight": 0.1},
 }
+COST_OF_PENDULUM = {"upright": {"residual": {"kind": "joint_position", "joint": "hinge"}}}
 TASK = {
     "model": "cartpole.xml",
     "frame_skip": 2,
@@ -177,6 +179,14 @@ def test_a_trained_policy_guides_planning(tmp_path):
         ({"planner": {"kind": "ilrq"}}, "algorithm.planner.kind: .*did you mean 'ilqr'"),
         ({"planner": {"kind": "ilqr", "iteratoins": 3}}, "did you mean 'iterations'"),
         ({"planner": {"kind": "ilqr", "iterations": 0}}, "algorithm.planner.iterations must be"),
+        (
+            {"planner": {"kind": "ilqr", "knots": 41}},
+            "^algorithm.planner.knots must be at most the horizon 40, got 41$",
+        ),
+        (
+            {"kind": "mpc", "planner": {"kind": "cem", "knots": 41}},
+            "^algorithm.planner.knots must be at most the horizon 40, got 41$",
+        ),
         ({"horizon": 0}, "algorithm.horizon must be at least 1, got 0"),
         ({"batch": 0}, "algorithm.batch must be at least 1, got 0"),
         ({"updates": 0}, "algorithm.updates must be at least 1, got 0"),
@@ -193,6 +203,39 @@ def test_mistakes_are_answered_by_key(tmp_path, change, message):
         run(config(tmp_path, **change))
 
 
+FOUR_SLIDES = """
+<mujoco>
+  <worldbody>
+    <body>
+      <joint type="slide" axis="1 0 0"/><joint name="y" type="slide" axis="0 1 0"/>
+      <joint type="slide" axis="0 0 1"/><joint axis="0 0 1"/>
+      <geom type="box" size=".1 .1 .1"/>
+    </body>
+  </worldbody>
+  <actuator><general joint="y" dyntype="filter" dynprm="0.1" ctrlrange="-1 1"/></actuator>
+</mujoco>
+"""
+
+
+def test_planners_are_evaluated_on_states_as_wide_as_they_plan_for(tmp_path):
+    model = tmp_path / "slides.xml"
+    model.write_text(FOUR_SLIDES)
+    arguments = {"model": str(model), "cost": {"effort": {"residual": {"kind": "control"}}}}
+    other = {
+        "task_args": {**arguments, "max_episode_steps": 2},
+        "eval_task": "InvertedDoublePendulum-v5",  # which has observations of width 9 as well
+        "eval_task_args": {"max_episode_steps": 2},
+    }
+    message = (
+        r"^eval_task: InvertedDoublePendulum-v5 has states of width 6, algorithm mpc plans for "
+        r"those of task mbrl/Residual-v0, 9$"
+    )
+    with pytest.raises(ConfigError, match=message):
+        run(config(tmp_path, kind="mpc", horizon=2, updates=1) | other)
+    learner = {"algorithm": {"kind": "policy_gradient", "updates": 1, "horizon": 2, "batch": 1}}
+    assert run(config(tmp_path) | other | learner).summary["eval_length_mean"] == 2
+
+
 def test_a_reward_without_second_derivatives_says_what_to_do(tmp_path):
     with pytest.raises(mbrl.MbrlError, match=r"no second derivatives.*give a cost of residuals"):
         run(
@@ -205,6 +248,12 @@ def test_a_reward_without_second_derivatives_says_what_to_do(tmp_path):
         )
 
 
+def mpc_of(task, **options):
+    planner = {"kind": "random_shooting", "samples": 2}
+    setting = Setting(task, {}, torch.Generator().manual_seed(0))
+    return ModelPredictiveControl(setting, planner=planner, horizon=2, **options)
+
+
 def test_episodes_that_have_ended_are_left_alone(monkeypatch):
     task, stepped = mbrl.make_task("Hopper-v5", threads=1), []
     step = task.step
@@ -214,14 +263,68 @@ def test_episodes_that_have_ended_are_left_alone(monkeypatch):
         return step(state, action, **where)
 
     monkeypatch.setattr(task, "step", noted)
-    planner = {"kind": "random_shooting", "samples": 2}
-    setting = Setting(task, {}, torch.Generator().manual_seed(0))
-    mpc = ModelPredictiveControl(setting, planner=planner, horizon=2, batch=3)
-    rows = [mpc.update() for _ in range(80)]
+    mpc, rows = mpc_of(task, batch=3), []
+    assert mpc.updates == 1000
+    while len(rows) < mpc.updates:
+        rows.append(mpc.update())
+    assert len(rows) < 80  # it falls
     alive = [int(row["env_steps"]) for row in rows]
     assert alive[0] == 3
-    assert alive[-1] == 0
-    assert stepped == [n for n in alive if n]  # what comes after an end may not be physics
+    assert alive == sorted(alive, reverse=True)
+    assert alive[-1] > 0  # nothing is left to do once all have ended
+    assert stepped == alive  # what comes after an end may not be physics
+    resumed = mpc_of(task, batch=3, updates=2000)
+    resumed.load_state_dict(mpc.state_dict())
+    assert resumed.updates == len(rows)
+
+
+def flat(state):
+    """The leaves of a state, tensors as lists."""
+    if isinstance(state, dict):
+        return {name: flat(part) for name, part in state.items()}
+    return state.tolist() if isinstance(state, torch.Tensor) else state
+
+
+def test_a_step_that_diverges_leaves_the_episodes_as_they_were(monkeypatch):
+    task = mbrl.make_task("InvertedPendulum-v5", threads=1)
+    mpc, undisturbed = mpc_of(task, batch=2), mpc_of(task, batch=2)
+    for made in (mpc, undisturbed):
+        made.update()
+    before = flat(mpc.state_dict())
+    with monkeypatch.context() as patched:
+
+        def broken(*_, **__):
+            raise DivergenceError("row 1", [1])
+
+        patched.setattr(task, "step", broken)
+        with pytest.raises(DivergenceError):
+            mpc.update()
+    assert flat(mpc.state_dict()) == before
+    assert mpc.update()["return_mean"] == undisturbed.update()["return_mean"]
+    after, expected = (flat(made.state_dict()) for made in (mpc, undisturbed))
+    for state in (after, expected):
+        state["actor"].pop("ticks")  # which hold seconds
+    assert after == expected
+
+
+def test_an_iteration_that_diverges_leaves_the_search_as_it_was(monkeypatch):
+    task = mbrl.make_task("InvertedPendulum-v5", threads=1)
+    setting = Setting(task, {}, torch.Generator().manual_seed(0))
+    planner = {"kind": "ilqr", "samples": 3, "iterations": 5}
+    made = TrajectoryOptimization(
+        setting, planner=planner, horizon=5, cost=COST_OF_PENDULUM, initial_sd=0.3
+    )
+    made.update()
+    before = flat(made.state_dict())
+    with monkeypatch.context() as patched:
+
+        def broken(*_, **__):
+            raise DivergenceError("row 0", [0])
+
+        patched.setattr(Problem, "closed_loop", broken)
+        with pytest.raises(DivergenceError):
+            made.update()
+    assert flat(made.state_dict()) == before
 
 
 def test_a_policy_that_follows_the_clock_guides_by_the_clock():

@@ -343,6 +343,26 @@ OWN = {
 }
 
 
+def particle(mass: float = 1.0, damping: float = 0.0) -> str:
+    """Return the MJCF of a point mass in the horizontal plane, 0.1 s a step, forces in [-1, 1]."""
+    return f"""
+<mujoco>
+  <option timestep="0.1"/>
+  <worldbody>
+    <body>
+      <joint name="x" type="slide" axis="1 0 0" damping="{damping}"/>
+      <joint name="y" type="slide" axis="0 1 0" damping="{damping}"/>
+      <geom type="sphere" size="0.01" mass="{mass}"/>
+    </body>
+  </worldbody>
+  <actuator>
+    <motor joint="x" ctrlrange="-1 1" ctrllimited="true"/>
+    <motor joint="y" ctrlrange="-1 1" ctrllimited="true"/>
+  </actuator>
+</mujoco>
+"""
+
+
 def own(name: str, integrator: str = "Euler") -> mujoco.MjModel:
     """Return a small model, compiled, with the given integrator."""
     model = mujoco.MjModel.from_xml_string(OWN[name])

@@ -123,11 +123,46 @@ def test_ranges_that_are_not_clamped_are_no_bounds(centered):
     assert b[:, :, 0].any(axis=1).all()
 
 
+def inward(model, x, u, index, h, frame_skip):
+    """Second-order one-sided differences along one coordinate of the state."""
+    data, ends = mujoco.MjData(model), []
+    for k in range(3):
+        moved = x.copy()
+        moved[index] += k * h
+        ends.append(reference.step(model, data, moved, u, frame_skip))
+    return (-3 * ends[0] + 4 * ends[1] - ends[2]) / (2 * h)
+
+
+@pytest.mark.parametrize("frame_skip", [1, 4])
+@pytest.mark.parametrize(
+    "options", [{"method": "step"}, {"method": "step", "centered": True}, {"method": "implicit"}]
+)
+def test_muscles_at_the_ends_of_their_range_have_inward_derivatives(options, frame_skip):
+    """Their time constants depend on the clipped activation: there is a kink, and only inside."""
+    model = models.own("muscle")
+    states, ctrls = reference.samples(model, 2)
+    act = model.nq + model.nv  # of the first muscle
+    sim = Simulator(model, frame_skip=frame_skip, threads=1)
+    for bound, h, excitation in ((0.0, 1e-5, 0.7), (1.0, -1e-5, 0.4)):
+        states[:, act], ctrls[:, 0] = bound, excitation
+        found = sim.linearize(states, ctrls, **options).A[:, :, 2 * model.nv]
+        for row, (x, u) in enumerate(zip(states, ctrls, strict=True)):
+            expected, outward = (inward(model, x, u, act, d, frame_skip) for d in (h, -h))
+            scale = np.abs(expected).max()
+            assert np.abs(expected - outward).max() > 1e-2 * scale
+            np.testing.assert_allclose(found[row], expected, rtol=0.0, atol=1e-5 * scale)
+    if options["method"] == "implicit":
+        assert not sim.linearization_fallbacks
+
+
 def test_bounds_of_activations_and_controls():
     low, high = step_difference.bounds(models.own("clamped"))
     infinity = np.inf
     np.testing.assert_array_equal(low, [-0.5, -0.8, -infinity, -1.0, -4.0, -infinity])
     np.testing.assert_array_equal(high, [0.5, 0.8, infinity, 1.0, 4.0, infinity])
+    low, high = step_difference.bounds(models.own("muscle"))
+    np.testing.assert_array_equal(low, [0.0, 0.0, -infinity, 0.0, 0.0, -1.0])
+    np.testing.assert_array_equal(high, [1.0, 1.0, infinity, 1.0, 1.0, 1.0])
 
 
 @pytest.mark.parametrize("name", ["mixed", "muscle", "servo", "fluid", "linear", "free"])

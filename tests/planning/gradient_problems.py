@@ -10,34 +10,8 @@ from torch import nn
 
 from mbrl.physics import Simulator
 from mbrl.planning import Problem, Scene, SimulatorModel, StageCost, TerminalCost, TorchModel
-
-POINT_MASS = """
-<mujoco>
-  <option timestep="0.1" gravity="0 0 0"/>
-  <worldbody>
-    <body>
-      <joint name="x" type="slide" axis="1 0 0" damping="1"/>
-      <joint name="y" type="slide" axis="0 1 0" damping="1"/>
-      <geom size="0.1" mass="0.3"/>
-    </body>
-  </worldbody>
-  <actuator>
-    <motor joint="x" gear="1" ctrlrange="-1 1" ctrllimited="true"/>
-    <motor joint="y" gear="1" ctrlrange="-1 1" ctrllimited="true"/>
-  </actuator>
-</mujoco>
-"""
-
-
-class Linear(nn.Module):
-    """x' = A x + B u."""
-
-    def __init__(self, a, b):
-        super().__init__()
-        self.a, self.b = a, b
-
-    def forward(self, state, action):
-        return state @ self.a.mT + action @ self.b.mT
+from tests import models
+from tests.planning.problems import Linear
 
 
 class Smooth(nn.Module):
@@ -194,7 +168,9 @@ class PointMassCost(StageCost):
 
 def point_mass():
     """2.5 s in steps of 0.1 s, and where it begins."""
-    simulator = Simulator(mujoco.MjModel.from_xml_string(POINT_MASS), threads=1)
+    simulator = Simulator(
+        mujoco.MjModel.from_xml_string(models.particle(mass=0.3, damping=1)), threads=1
+    )
     one = torch.ones(2, dtype=torch.float64)
     problem = Problem(SimulatorModel(simulator), PointMassCost(), -one, one, 25)
     return problem, torch.tensor([[0.8, -0.5, 0.0, 0.0]], dtype=torch.float64)

@@ -10,25 +10,11 @@ from torch import Tensor, nn
 
 from mbrl.physics import Simulator
 from mbrl.planning import Model, Problem, StageCost, TorchModel
-from mbrl.planning.costs import Points, Quadratic
+from mbrl.planning.costs import Quadratic, StagePoints
 from mbrl.planning.model import SimulatorModel
+from tests import models
 
-PARTICLE = """
-<mujoco>
-  <option timestep="0.1"/>
-  <worldbody>
-    <body>
-      <joint name="x" type="slide" axis="1 0 0"/>
-      <joint name="y" type="slide" axis="0 1 0"/>
-      <geom type="sphere" size="0.01" mass="1"/>
-    </body>
-  </worldbody>
-  <actuator>
-    <motor joint="x" ctrlrange="-1 1" ctrllimited="true"/>
-    <motor joint="y" ctrlrange="-1 1" ctrllimited="true"/>
-  </actuator>
-</mujoco>
-"""
+PARTICLE = models.particle()
 GOAL = torch.tensor([0.4, -0.3], dtype=torch.float64)
 
 
@@ -38,11 +24,11 @@ class SquaredCost(StageCost):
     def __init__(self, q: Tensor, r: Tensor, goal: Tensor):
         self.q, self.r, self.goal = q, r, goal
 
-    def __call__(self, points: Points) -> Tensor:
+    def __call__(self, points: StagePoints) -> Tensor:
         away = points.next_state - self.goal
         return (self.q * away**2).sum(-1) + (self.r * points.action**2).sum(-1)
 
-    def quadratic(self, points: Points, a: Tensor, b: Tensor, model: Model) -> Quadratic:
+    def quadratic(self, points: StagePoints, a: Tensor, b: Tensor, model: Model) -> Quadratic:
         pull = 2 * self.q * (points.next_state - self.goal)
         curved = torch.diag(2 * self.q)
         return Quadratic(

@@ -29,7 +29,9 @@ def test_it_declares_success_and_a_planner(name):
     task = mbrl.make_task(config.task, **config.task_args, threads=1)
     assert task.success is not None
     assert task.success.steps <= task.max_episode_steps
-    planner = make_planner(config.algorithm["planner"], "algorithm.planner")
+    planner = make_planner(
+        config.algorithm["planner"], config.algorithm["horizon"], "algorithm.planner"
+    )
     assert isinstance(planner, Planner)
 
 

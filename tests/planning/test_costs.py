@@ -19,7 +19,7 @@ from mbrl.planning import (
     ValueTerminal,
     model_of,
 )
-from mbrl.planning.costs import Points, convex
+from mbrl.planning.costs import StagePoints, convex
 from tests.planning.test_model import FREE
 
 
@@ -64,7 +64,7 @@ def test_reward_expansion_is_the_derivative_along_linear_dynamics(setting):
     """c(x (+) dx, u + du, y (+) (A dx + B du)): that is what iLQR expands."""
     model, spec, states, actions = setting
     cost = RewardCost(Curved(spec, 2))
-    points = Points.along(states, actions, Scene())
+    points = StagePoints.along(states, actions, Scene())
     a, b = (m.flatten(0, 1) for m in model.linearize(states[:-1], actions, Scene()))
     found = cost.quadratic(points, a, b, model)
     above, below = [found.xx, found.ux.mT], [found.ux, found.uu]
@@ -98,7 +98,7 @@ def test_hessian_of_a_stock_reward_is_its_control_cost():
     x, u = task.reset(2, torch.Generator().manual_seed(0)), normal(3, 4, 2, 6)
     states = model.rollout(x, u, Scene())
     a, b = (m.flatten(0, 1) for m in model.linearize(states[:-1], u, Scene()))
-    found = RewardCost(task).quadratic(Points.along(states, u, Scene()), a, b, model)
+    found = RewardCost(task).quadratic(StagePoints.along(states, u, Scene()), a, b, model)
     torch.testing.assert_close(found.uu, (0.2 * torch.eye(6).double()).expand(8, -1, -1))
     assert not found.xx.any()
     # d(-dx/dt)/du of the forward position, and the control cost.
@@ -128,25 +128,47 @@ def test_nothing_is_earned_after_the_end():
     assert (without_end - costs).abs().min() > 1
 
 
-def test_rewards_after_the_end_may_be_anything():
-    class Falling:
-        name, uses_time = "falling", False
+class Falling:
+    """log(1 - x'), until x' reaches 1/2: past 1 it is NaN, at 1 its derivatives are infinite."""
 
-        def reward(self, x, u, y, *, t=0, context=None):
-            return torch.log(1 - y[:, 0])
+    name = "falling"
 
-        def terminated(self, y, *, t=0, context=None):
-            return y[:, 0] >= 0.5
+    def __init__(self, uses_time):
+        self.uses_time = uses_time
 
-    class Adds(torch.nn.Module):
-        def forward(self, x, u):
-            return x + u
+    def reward(self, x, u, y, *, t=0, context=None):
+        return torch.log(1 - y[:, 0])
 
-    one, x = torch.ones(1).double(), torch.zeros(1, 1).double()
-    problem = Problem(TorchModel(Adds(), 1), RewardCost(Falling()), -one, one, 4)
-    states, costs = problem.rollout(x, torch.full((4, 1, 1, 1), 0.3, dtype=torch.float64))
-    assert states[-1, 0, 0, 0] > 1  # where the logarithm is NaN
-    assert float(costs) == pytest.approx(-math.log(0.7) - math.log(0.4), rel=1e-12)
+    def terminated(self, y, *, t=0, context=None):
+        return y[:, 0] >= 0.5
+
+
+class Adds(torch.nn.Module):
+    def forward(self, x, u):
+        return x + u
+
+
+@pytest.mark.parametrize("uses_time", [False, True])
+def test_rewards_after_the_end_may_be_anything(uses_time):
+    one, x = torch.ones(1).double(), torch.zeros(2, 1).double()
+    problem = Problem(TorchModel(Adds(), 1), RewardCost(Falling(uses_time)), -one, one, 4)
+    u = torch.tensor([[0.3, 0.25]], dtype=torch.float64).expand(4, -1)[:, :, None]
+    states, costs = problem.rollout(x, u[:, None])
+    assert states[-1, 0, 0, 0] > 1
+    assert states[-1, 0, 1, 0] == 1
+    expected = [-math.log(0.7) - math.log(0.4), -math.log(0.75) - math.log(0.5)]
+    assert costs[0].tolist() == pytest.approx(expected, rel=1e-12)
+    # J = -log(1 - u_1) - log(1 - u_1 - u_2): the second step is the last.
+    slopes = [[1 / 0.7 + 1 / 0.4, 1 / 0.4, 0, 0], [1 / 0.75 + 1 / 0.5, 1 / 0.5, 0, 0]]
+    gradient = problem.gradient(states[:, 0], u)[:, :, 0].T
+    torch.testing.assert_close(gradient, torch.tensor(slopes, dtype=torch.float64))
+    a, b = problem.model.linearize(states[:-1, 0], u, problem.scene)
+    found, _, _ = problem.expand(states[:, 0], u, a, b)
+    by_step = [[1 / 0.7, 1 / 0.75], [1 / 0.4, 1 / 0.5], [0, 0], [0, 0]]
+    by_step = torch.tensor(by_step, dtype=torch.float64)
+    torch.testing.assert_close(found.u[:, :, 0], by_step)
+    torch.testing.assert_close(found.uu[:, :, 0, 0], by_step**2)
+    assert ILQR(iterations=5).plan(problem, x, u).costs.isfinite().all()
 
 
 def test_gradient_of_a_problem_is_the_slope_of_its_cost():

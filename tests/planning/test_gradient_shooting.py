@@ -307,5 +307,5 @@ def test_bad_options_of_an_optimizer_name_it(optimizer, message):
 
 def test_more_knots_than_steps_are_refused():
     problem, x0 = linear_quadratic(), states(1)
-    with pytest.raises(ArgumentError, match="knots must lie between 1 and the horizon 6, got 7"):
+    with pytest.raises(ArgumentError, match="knots must be at most the horizon 6, got 7"):
         planner(knots=7).plan(problem, x0)

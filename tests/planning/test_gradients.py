@@ -113,7 +113,7 @@ def test_rows_that_diverged_are_left_out_with_their_context():
 
 def test_scenes_of_rows():
     context = torch.arange(6.0).reshape(3, 2)
-    assert Scene(4).of_rows(torch.tensor([0])) == Scene(4)
-    found = Scene(4, context).of_rows(torch.tensor([2, 0]))
+    assert Scene(4).rows(torch.tensor([0])) == Scene(4)
+    found = Scene(4, context).rows(torch.tensor([2, 0]))
     assert found.start == 4
     assert found.context.tolist() == [[4.0, 5.0], [0.0, 1.0]]

@@ -7,7 +7,7 @@ from torch import nn
 
 from mbrl.errors import ArgumentError, DivergenceError
 from mbrl.planning import ILQR, Problem, StageCost, TorchModel
-from mbrl.planning.costs import Points, Quadratic
+from mbrl.planning.costs import Quadratic, StagePoints
 from mbrl.planning.riccati import LocalModel, backward_pass
 from tests.planning.lq import condensed, problem_of, projected_gradient, random_weights, riccati
 from tests.planning.pendulum import HANGING, Upright, pendulum
@@ -259,13 +259,23 @@ def test_bad_options(options, message):
         ILQR(**options)
 
 
+def test_only_the_default_number_of_knots_shrinks_with_the_horizon():
+    problem = pendulum(5)
+    noise = ILQR(samples=3).drawn(problem, 2, torch.Generator().manual_seed(0))
+    every = ILQR(samples=3, knots=None).drawn(problem, 2, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(noise, every)  # five knots for five steps
+    assert ILQR(samples=3).plan(problem, HANGING, iterations=1).actions.shape == (5, 3, 1)
+    with pytest.raises(ArgumentError, match=r"^knots must be at most the horizon 5, got 6$"):
+        ILQR(samples=3, knots=6).plan(problem, HANGING)
+
+
 def test_quadratic_models_of_the_test_costs_are_right():
     """The oracle's oracle: Gauss-Newton gradients against autograd of the cost itself."""
     problem = pendulum(5)
     actions = 0.3 * normal(5, 5, 3, 1)
     states = problem.model.rollout(HANGING, actions, problem.scene)
     a, b = problem.model.linearize(states[:-1], actions, problem.scene)
-    points = Points.along(states, actions, problem.scene)
+    points = StagePoints.along(states, actions, problem.scene)
     found = Upright().quadratic(points, a.flatten(0, 1), b.flatten(0, 1), problem.model)
     y = points.next_state.clone().requires_grad_()
     u = points.action.clone().requires_grad_()

@@ -9,7 +9,7 @@ import torch
 
 from mbrl.errors import ArgumentError
 from mbrl.planning import MPPI, Model, Problem, StageCost, TorchModel
-from mbrl.planning.costs import Points, Quadratic
+from mbrl.planning.costs import Quadratic, StagePoints
 from tests.planning.problems import Linear, Recorded, linear_quadratic
 
 STATES = torch.tensor([[1.0, 0.0], [2.0, -1.0], [-0.3, 0.4]], dtype=torch.float64)
@@ -63,10 +63,10 @@ class LinearCost(StageCost):
     def __init__(self, g: torch.Tensor):
         self.g = g
 
-    def __call__(self, points: Points) -> torch.Tensor:
+    def __call__(self, points: StagePoints) -> torch.Tensor:
         return points.action @ self.g
 
-    def quadratic(self, points: Points, a, b, model: Model) -> Quadratic:
+    def quadratic(self, points: StagePoints, a, b, model: Model) -> Quadratic:
         raise NotImplementedError
 
 

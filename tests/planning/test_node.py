@@ -103,6 +103,10 @@ def test_options_are_checked_by_key(task):
         ({"planner": {"kind": "ilrq"}}, r"graph.nodes.plan.planner.kind: .* mean 'ilqr'"),
         ({"planner": {"iterations": 3}}, r"graph.nodes.plan.planner.kind"),
         ({"horizn": 3}, "did you mean 'horizon'"),
+        (
+            {"planner": {"kind": "mppi", "knots": 16}},
+            "^graph.nodes.plan.planner.knots must be at most the horizon 15, got 16$",
+        ),
         ({"cost": {"a": {"residual": {"kind": "contrl"}}}}, "did you mean 'control'"),
     ):
         with pytest.raises(mbrl.MbrlError, match=message):

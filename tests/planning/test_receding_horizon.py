@@ -5,7 +5,16 @@ import pytest
 import torch
 
 from mbrl.errors import ArgumentError
-from mbrl.planning import ILQR, Plan, Planner, RecedingHorizon, Schedule, Search
+from mbrl.planning import (
+    CEM,
+    ILQR,
+    Plan,
+    Planner,
+    PredictiveSampling,
+    RecedingHorizon,
+    Schedule,
+    Search,
+)
 from mbrl.types import Start
 from tests.planning.lq import problem_of, random_weights, riccati
 from tests.planning.pendulum import HANGING, pendulum
@@ -82,6 +91,20 @@ def test_reset_begins_anew():
     once = run(policy, problem.model, HANGING, 4)[1]
     policy.reset()
     assert torch.equal(run(policy, problem.model, HANGING, 4)[1], once)
+
+
+@pytest.mark.parametrize("every", [1, 4, 30])
+def test_other_episodes_begin_anew_without_a_reset(every):
+    problem, planner = pendulum(30), PredictiveSampling(samples=8, iterations=2)
+    policy = RecedingHorizon(problem, planner, schedule=Schedule(every=every))
+    once = run(policy, problem.model, HANGING, 5)[1]
+    assert torch.equal(run(policy, problem.model, HANGING, 5)[1], once)
+    policy.act(HANGING.numpy(), 0)  # of an episode that had a single step
+    assert torch.equal(run(policy, problem.model, HANGING, 5)[1], once)
+    fresh = RecedingHorizon(problem, planner, schedule=Schedule(every=every))
+    expected = fresh.act(HANGING.numpy(), 40)
+    policy.act(HANGING.numpy(), 9)
+    np.testing.assert_array_equal(policy.act(HANGING.numpy(), 40), expected)
 
 
 def test_goes_on_bit_for_bit_from_its_state():
@@ -253,13 +276,18 @@ def test_a_deadline_ends_planning():
     ("options", "message"),
     [
         ({"schedule": Schedule(every=0)}, "every must be at least 1, got 0"),
-        ({"schedule": Schedule(first=0)}, "first_iterations must be at least 1 or null, got 0"),
+        ({"schedule": Schedule(first=0)}, "first_iterations must be at least 1, got 0"),
         ({"schedule": Schedule(every=31)}, "every must not exceed the horizon 30, got 31"),
         ({"schedule": Schedule(iterations=0)}, "iterations must be at least 1, got 0"),
-        ({"schedule": Schedule(seconds=0.0)}, "seconds must be positive or null, got 0.0"),
+        ({"schedule": Schedule(seconds=0.0)}, "seconds must be positive, got 0.0"),
         ({"tail": "hodl"}, "did you mean 'hold'"),
     ],
 )
 def test_bad_options(options, message):
     with pytest.raises(ArgumentError, match=message):
         RecedingHorizon(pendulum(30), ILQR(), **options)
+
+
+def test_a_planner_with_more_knots_than_the_horizon_is_refused_at_once():
+    with pytest.raises(ArgumentError, match=r"^knots must be at most the horizon 30, got 31$"):
+        RecedingHorizon(pendulum(30), CEM(knots=31))

@@ -20,10 +20,17 @@ from mbrl.planning import (
     RewardCost,
     model_of,
 )
+from mbrl.planning import problem as planning_problem
 from mbrl.planning.problem import Problem
 from mbrl.registry import PLANNERS
 from mbrl.tasks import make_task
-from tests.planning.problems import distance_to_goal, learned, linear_quadratic, particle
+from tests.planning.problems import (
+    Recorded,
+    distance_to_goal,
+    learned,
+    linear_quadratic,
+    particle,
+)
 
 PLANNED = {
     "random_shooting": RandomShooting(samples=30, iterations=3, keep=True),
@@ -252,7 +259,7 @@ def test_planners_have_names_and_their_arguments_are_options(name):
 @pytest.mark.parametrize("planner", [PredictiveSampling, CEM, MPPI, CMAES])
 def test_more_knots_than_steps(planner):
     problem = linear_quadratic().problem()
-    with pytest.raises(ArgumentError, match=r"^knots must lie between 1 and the horizon 6, got 7$"):
+    with pytest.raises(ArgumentError, match=r"^knots must be at most the horizon 6, got 7$"):
         planner(knots=7).plan(problem, STATES)
 
 
@@ -268,6 +275,48 @@ def test_counts_below_one(planner, option):
 def test_noise_that_is_not_positive(planner, value):
     with pytest.raises(ArgumentError, match=rf"^noise must be positive, got {value}$"):
         planner(noise=value)
+
+
+MANY = {
+    "random_shooting": RandomShooting(samples=100),
+    "predictive_sampling": PredictiveSampling(samples=100),
+    "cem": CEM(samples=100),
+    "mppi": MPPI(samples=100),
+    "cma_es": CMAES(samples=100),
+}
+
+
+@pytest.mark.parametrize("name", MANY)
+@pytest.mark.parametrize("problem", [linear_quadratic().problem(wall=0.0), particle(5)])
+def test_candidates_rolled_out_in_parts_are_the_same_bits(name, problem, monkeypatch):
+    states = 0.1 * torch.ones(3, problem.model.state_size, dtype=torch.float64)
+    states[1] *= -4
+    whole = MANY[name].plan(problem, states, iterations=2)
+    parted = Recorded.of(problem)
+    monkeypatch.setattr(planning_problem, "MOST_NUMBERS", 1)
+    assert same(whole, MANY[name].plan(parted, states, iterations=2))
+    sizes = [actions.shape[1] for actions, _ in parted.calls]
+    assert max(sizes) == 32  # the smallest multiple of it that the three rows allow
+    assert sum(sizes) >= 200
+
+
+def test_the_best_of_parts_is_the_first_of_the_best(monkeypatch):
+    problem = linear_quadratic().problem(wall=0.3)
+    actions = 0.5 * torch.randn(6, 200, 3, 2, generator=generator(4), dtype=torch.float64)
+    actions[:, 150] = actions[:, 20]  # candidates that tie, in other parts
+    actions[:, 199] = actions[:, 64]
+    actions[0, :, 2, 0] = 1.0  # all of the last row diverge
+    found, costs = problem.rollout(STATES, actions)
+    per_candidate = 7 * 3 * 2
+    monkeypatch.setattr(planning_problem, "MOST_NUMBERS", 64 * per_candidate)
+    parted = Recorded.of(problem)
+    table, winner, states = parted.compete(STATES, actions)
+    assert [part.shape[1] for part, _ in parted.calls] == [64, 64, 64, 8]
+    assert torch.equal(table, costs)
+    first = np.argmin(costs.numpy(), axis=0)  # NumPy takes the first
+    np.testing.assert_array_equal(winner.numpy(), first)
+    assert costs[:, 2].isinf().all()
+    assert torch.equal(states[:, :2], found[:, first, [0, 1, 2]][:, :2])
 
 
 @every

@@ -14,6 +14,19 @@ namespace {
 constexpr double kBalance = 1e-9;
 constexpr int kPolishing = 10;
 
+// Whether a muscle is excited as much as it is active: it rises and falls at different rates, and
+// at the ends of their range the differences of each see one of them.
+bool balanced_muscle(const mjModel* m, const mjData* d, double eps) {
+  for (int i = 0; i < m->nactuator; i++) {
+    const bool smooth = m->actuator_dynprm[mjNDYN * i + 2] > eps;
+    if (m->actuator_dyntype[i] != mjDYN_MUSCLE || smooth) continue;
+    const double ctrl = mju_clip(d->ctrl[m->actuator_ctrladr[i]], 0, 1);
+    const double act = d->act[m->actuator_actadr[i] + m->actuator_actnum[i] - 1];
+    if (std::fabs(ctrl - act) <= 2 * eps) return true;
+  }
+  return false;
+}
+
 }  // namespace
 
 void Acceleration::fit(const Plan& p) {
@@ -113,6 +126,8 @@ Status Acceleration::controls(const Plan& p, const mjModel* m, mjData* d, double
     }
     return Status::kOk;
   }
+  // Slopes of substeps on either side must not be mixed in a chain.
+  if (balanced_muscle(m, d, eps)) return Status::kKink;
   for (int i = 0; i < na + p.nu; i++) {
     double* value = i < na ? d->act + i : d->ctrl + (i - na);
     const double kept = *value;
@@ -137,8 +152,6 @@ Status Acceleration::controls(const Plan& p, const mjModel* m, mjData* d, double
       rate_[k * n + column] = parabola_slope(base_[nv + k], plus_[nv + k], d->act_dot[k], h1, h2);
       kink |= bends(base_[nv + k], plus_[nv + k], d->act_dot[k], h1, h2);
     }
-    // A muscle at rest, whose activation rises and falls at different rates: slopes of substeps on
-    // either side must not be mixed in a chain.
     if (kink) return Status::kKink;
   }
   return Status::kOk;

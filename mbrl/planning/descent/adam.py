@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from mbrl.errors import ArgumentError
+from mbrl.planning.checks import check_at_least, check_positive
 from mbrl.planning.descent.descent import Descent, Landscape, Point
 
 _EPS = 1e-8
@@ -34,10 +35,8 @@ class Adam(Descent):
     def __init__(
         self, *, lr: float = 0.1, betas: Sequence[float] = (0.9, 0.999), patience: int | None = 5
     ):
-        if not lr > 0:
-            raise ArgumentError(f"lr must be positive, got {lr}")
-        if patience is not None and patience < 2:
-            raise ArgumentError(f"patience must be at least 2, got {patience}")
+        check_positive(lr=lr)
+        check_at_least(2, patience=patience)
         self._lr, self._betas, self._patience = lr, checked_betas(betas), patience
 
     def begin(self, point: Point) -> Mapping[str, Tensor]:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from mbrl.errors import ArgumentError
+from mbrl.planning.checks import check_at_least, check_counts
 from mbrl.planning.descent.descent import Descent, Landscape, Point
 
 _NEAR = 1e-3  # a knot this near to a bound (in half-ranges), pushed towards it, counts as held
@@ -47,10 +48,8 @@ class LBFGS(Descent):
         contraction: float = 0.4,
         decrease: float = 1e-4,
     ):
-        if history < 1:
-            raise ArgumentError(f"history must be at least 1, got {history}")
-        if step_lengths < 2:
-            raise ArgumentError(f"step_lengths must be at least 2, got {step_lengths}")
+        check_counts(history=history)
+        check_at_least(2, step_lengths=step_lengths)
         for name, value in (("contraction", contraction), ("decrease", decrease)):
             if not 0 < value < 1:
                 raise ArgumentError(f"{name} must lie between 0 and 1, got {value}")

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from mbrl.errors import ArgumentError
+from mbrl.planning.checks import check_at_least
 from mbrl.planning.descent.descent import Descent, Landscape, Point
 
 
@@ -33,8 +34,7 @@ class Normalized(Descent):
     """
 
     def __init__(self, *, step_lengths: int = 16, longest: float = 1.0, shortest: float = 1e-4):
-        if step_lengths < 2:
-            raise ArgumentError(f"step_lengths must be at least 2, got {step_lengths}")
+        check_at_least(2, step_lengths=step_lengths)
         if not 0 < shortest < longest:
             raise ArgumentError(
                 f"shortest must lie between 0 and longest {longest}, got {shortest}"

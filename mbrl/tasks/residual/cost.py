@@ -15,9 +15,9 @@ from mbrl.errors import ArgumentError, ConfigError
 from mbrl.ops import FirstOrderOp, batched
 from mbrl.options import completed
 from mbrl.physics import Simulator, StateSpec
+from mbrl.tasks.residual.named_model import NamedModel, Point, Residual, Steps
 from mbrl.tasks.residual.norms import Norm, norm_of
 from mbrl.tasks.residual.residuals import residual_of
-from mbrl.tasks.residual.scene import Point, Residual, Scene, Steps
 from mbrl.types import Array, Linearization
 
 Terms = Mapping[str, Mapping[str, Any]] | Sequence[Mapping[str, Any]]
@@ -63,7 +63,7 @@ class ResidualCost:
 
     def __init__(self, simulator: Simulator, terms: Terms, *, where: str = "cost"):
         self.simulator, self._terms, self._where = simulator, terms, where
-        scene = Scene(simulator)
+        named = NamedModel(simulator)
         self._residuals: list[Residual] = []
         self._norms: list[Norm] = []
         self._weights: list[float] = []
@@ -76,7 +76,7 @@ class ResidualCost:
             if not options["after"] >= 0:
                 raise ConfigError(f"{key}.after must not be negative, got {options['after']}")
             self.names.append(name)
-            self._residuals.append(residual_of(scene, options["residual"], f"{key}.residual"))
+            self._residuals.append(residual_of(named, options["residual"], f"{key}.residual"))
             self._norms.append(norm_of(options["norm"], f"{key}.norm"))
             self._weights.append(options["weight"])
             # The state after step t is at (t + 1) dt.
@@ -85,7 +85,7 @@ class ResidualCost:
         self.size: int = ends[-1]
         self.parts = [slice(a, b) for a, b in itertools.pairwise(ends)]
         self.uses_time = any(r.uses_time for r in self._residuals) or any(self._first)
-        self._map = ResidualMap(simulator, scene, self._residuals)
+        self._map = ResidualMap(simulator, named, self._residuals)
         self._op = FirstOrderOp(self._map)
 
     def residuals(self, state: Tensor, action: Tensor, t: int | Tensor = 0) -> Tensor:
@@ -157,15 +157,15 @@ class ResidualMap:
 
     Args:
         simulator: the physics.
-        scene: where the residuals were made.
+        named: where the residuals were made.
         residuals: the residuals.
     """
 
-    def __init__(self, simulator: Simulator, scene: Scene, residuals: Sequence[Residual]):
+    def __init__(self, simulator: Simulator, named: NamedModel, residuals: Sequence[Residual]):
         self.spec: StateSpec = simulator.spec
         self.extras = sum(r.size for r in residuals)
         self._simulator, self._residuals = simulator, residuals
-        self._sensing = simulator.sensing(scene.probes) if scene.probes else None
+        self._sensing = simulator.sensing(named.probes) if named.probes else None
 
     def values(self, state: Array, ctrl: Array, steps: Steps) -> Array:
         """[N, nx], [N, nu], [N] -> [N, m]."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mbrl.errors import ConfigError
 from mbrl.physics import Probe, StateSpec
-from mbrl.tasks.residual.scene import Point, Residual, Scene, Slopes, vector
+from mbrl.tasks.residual.named_model import NamedModel, Point, Residual, Slopes, vector
 from mbrl.types import Array
 
 Names = str | Sequence[str]
@@ -69,7 +69,7 @@ class _Coordinates(Direct):
 
     def __init__(
         self,
-        scene: Scene,
+        named: NamedModel,
         where: str,
         coordinates: Sequence[int],
         tangents: Sequence[int],
@@ -78,7 +78,7 @@ class _Coordinates(Direct):
     ):
         super().__init__(len(coordinates), where, target, indices)
         self._x, self._dx = np.array(coordinates, dtype=np.intp), np.array(tangents, dtype=np.intp)
-        self._spec = scene.spec
+        self._spec = named.spec
 
     def _whole(self, point: Point) -> Array:
         return point.state[:, self._x]
@@ -100,16 +100,16 @@ class JointPosition(_Coordinates):
 
     def __init__(
         self,
-        scene: Scene,
+        named: NamedModel,
         where: str,
         *,
         joint: Names | None = None,
         target: Numbers | None = None,
         indices: Indices | None = None,
     ):
-        ids = scalar_joints(scene, joint, f"{where}.joint")
-        q, v = scene.model.jnt_qposadr[ids], scene.model.jnt_dofadr[ids]
-        super().__init__(scene, where, q, v, target, indices)
+        ids = scalar_joints(named, joint, f"{where}.joint")
+        q, v = named.model.jnt_qposadr[ids], named.model.jnt_dofadr[ids]
+        super().__init__(named, where, q, v, target, indices)
 
 
 class JointVelocity(_Coordinates):
@@ -123,16 +123,16 @@ class JointVelocity(_Coordinates):
 
     def __init__(
         self,
-        scene: Scene,
+        named: NamedModel,
         where: str,
         *,
         joint: Names | None = None,
         target: Numbers | None = None,
         indices: Indices | None = None,
     ):
-        dofs = joint_dofs(scene, joint, f"{where}.joint")
-        spec = scene.spec
-        super().__init__(scene, where, spec.nq + dofs, spec.nv + dofs, target, indices)
+        dofs = joint_dofs(named, joint, f"{where}.joint")
+        spec = named.spec
+        super().__init__(named, where, spec.nq + dofs, spec.nv + dofs, target, indices)
 
 
 class Activation(_Coordinates):
@@ -146,16 +146,16 @@ class Activation(_Coordinates):
 
     def __init__(
         self,
-        scene: Scene,
+        named: NamedModel,
         where: str,
         *,
         actuator: Names | None = None,
         target: Numbers | None = None,
         indices: Indices | None = None,
     ):
-        model, spec = scene.model, scene.spec
+        model, spec = named.model, named.spec
         found: list[int] = []
-        for i in scene.ids("actuator", actuator, f"{where}.actuator"):
+        for i in named.ids("actuator", actuator, f"{where}.actuator"):
             start, count = int(model.actuator_actadr[i]), int(model.actuator_actnum[i])
             if not count and actuator is not None:
                 raise ConfigError(
@@ -166,7 +166,7 @@ class Activation(_Coordinates):
             raise ConfigError(f"{where}.actuator: the model has no activation")
         acts = np.array(found, dtype=np.intp)
         first_x, first_dx = spec.nq + spec.nv, 2 * spec.nv
-        super().__init__(scene, where, first_x + acts, first_dx + acts, target, indices)
+        super().__init__(named, where, first_x + acts, first_dx + acts, target, indices)
 
 
 class Control(Direct):
@@ -180,18 +180,18 @@ class Control(Direct):
 
     def __init__(
         self,
-        scene: Scene,
+        named: NamedModel,
         where: str,
         *,
         actuator: Names | None = None,
         target: Numbers | None = None,
         indices: Indices | None = None,
     ):
-        model = scene.model
+        model = named.model
         self._columns = np.array(
             [
                 int(model.actuator_ctrladr[i]) + k
-                for i in scene.ids("actuator", actuator, f"{where}.actuator")
+                for i in named.ids("actuator", actuator, f"{where}.actuator")
                 for k in range(model.actuator_ctrlnum[i])
             ],
             dtype=np.intp,
@@ -199,7 +199,7 @@ class Control(Direct):
         if not len(self._columns):
             raise ConfigError(f"{where}: the model has no control")
         super().__init__(len(self._columns), where, target, indices)
-        self._spec = scene.spec
+        self._spec = named.spec
 
     def _whole(self, point: Point) -> Array:
         return point.ctrl[:, self._columns]
@@ -215,14 +215,14 @@ class Measured(Direct):
 
     def __init__(
         self,
-        scene: Scene,
+        named: NamedModel,
         where: str,
         probe: Probe,
         target: Numbers | None,
         indices: Indices | None,
     ):
-        self._part = scene.measured(probe)
-        super().__init__(probe.size(scene.model), where, target, indices)
+        self._part = named.measured(probe)
+        super().__init__(probe.size(named.model), where, target, indices)
 
     def _whole(self, point: Point) -> Array:
         return point.measured[:, self._part]
@@ -244,32 +244,49 @@ class Sensor(Measured):
 
     def __init__(
         self,
-        scene: Scene,
+        named: NamedModel,
         where: str,
         *,
         sensor: str,
         target: Numbers | None = None,
         indices: Indices | None = None,
     ):
-        at = scene.id("sensor", sensor, f"{where}.sensor")
-        super().__init__(scene, where, Probe.sensor(scene.model, at), target, indices)
+        at = named.id("sensor", sensor, f"{where}.sensor")
+        super().__init__(named, where, Probe.sensor(named.model, at), target, indices)
 
 
-class _OfSite(Measured):
+class _Framed(Measured):
+    """A vector in the world that belongs to a site or a body, some of its coordinates."""
+
+    def __init__(
+        self,
+        named: NamedModel,
+        where: str,
+        kind: int,
+        of: int,
+        what: tuple[str, str],
+        target: Numbers | None,
+        axes: str | None,
+    ):
+        noun, name = what
+        probe = Probe(kind, of, named.id(noun, name, f"{where}.{noun}"))
+        super().__init__(named, where, probe, target, axis_indices(axes, where))
+
+
+class _OfSite(_Framed):
     kind: int
 
     def __init__(
         self,
-        scene: Scene,
+        named: NamedModel,
         where: str,
         *,
         site: str,
         target: Numbers | None = None,
         axes: str | None = None,
     ):
-        at = scene.id("site", site, f"{where}.site")
-        probe = Probe(self.kind, int(_OBJECT.mjOBJ_SITE), at)
-        super().__init__(scene, where, probe, target, axis_indices(axes, where))
+        of = int(_OBJECT.mjOBJ_SITE)
+        super().__init__(named, where, self.kind, of, ("site", site), target, axes)
 
 
 class SitePosition(_OfSite):
@@ -296,21 +313,20 @@ class SiteVelocity(_OfSite):
     kind = int(_SENSOR.mjSENS_FRAMELINVEL)
 
 
-class _OfBody(Measured):
+class _OfBody(_Framed):
     kind: int
     of = int(_OBJECT.mjOBJ_XBODY)
 
     def __init__(
         self,
-        scene: Scene,
+        named: NamedModel,
         where: str,
         *,
         body: str,
         target: Numbers | None = None,
         axes: str | None = None,
     ):
-        probe = Probe(self.kind, self.of, scene.id("body", body, f"{where}.body"))
-        super().__init__(scene, where, probe, target, axis_indices(axes, where))
+        super().__init__(named, where, self.kind, self.of, ("body", body), target, axes)
 
 
 class BodyPosition(_OfBody):
@@ -361,7 +377,7 @@ class ComVelocity(_OfBody):
     kind, of = int(_SENSOR.mjSENS_SUBTREELINVEL), 0
 
 
-class BodyAxis(Measured):
+class BodyAxis(_Framed):
     """An axis of a body's frame, a unit vector in the world.
 
     Args:
@@ -373,7 +389,7 @@ class BodyAxis(Measured):
 
     def __init__(
         self,
-        scene: Scene,
+        named: NamedModel,
         where: str,
         *,
         body: str,
@@ -384,9 +400,8 @@ class BodyAxis(Measured):
         if axis not in tuple(_AXES):
             raise ConfigError(f"{where}.axis must be x, y or z, got {axis!r}")
         kind = int(_SENSOR.mjSENS_FRAMEXAXIS) + _AXES.index(axis)
-        at = scene.id("body", body, f"{where}.body")
-        probe = Probe(kind, int(_OBJECT.mjOBJ_XBODY), at)
-        super().__init__(scene, where, probe, target, axis_indices(axes, where))
+        of = int(_OBJECT.mjOBJ_XBODY)
+        super().__init__(named, where, kind, of, ("body", body), target, axes)
 
 
 def no_slopes(spec: StateSpec, n: int, k: int) -> Slopes:
@@ -394,13 +409,13 @@ def no_slopes(spec: StateSpec, n: int, k: int) -> Slopes:
     return Slopes(np.zeros((n, k, spec.ndx)), np.zeros((n, k, spec.nu)))
 
 
-def scalar_joints(scene: Scene, names: Names | None, where: str) -> list[int]:
+def scalar_joints(named: NamedModel, names: Names | None, where: str) -> list[int]:
     """Return the ids of hinges and slides; refuse other joints."""
-    ids = scene.ids("joint", names, where)
+    ids = named.ids("joint", names, where)
     for i in ids:
-        if int(scene.model.jnt_type[i]) not in _SCALAR:
+        if int(named.model.jnt_type[i]) not in _SCALAR:
             raise ConfigError(
-                f"{where}: {scene.model.joint(i).name!r} is a ball or free joint; legal: hinges "
+                f"{where}: {named.model.joint(i).name!r} is a ball or free joint; legal: hinges "
                 "and slides; see the kind posture"
             )
     if not ids:
@@ -408,9 +423,9 @@ def scalar_joints(scene: Scene, names: Names | None, where: str) -> list[int]:
     return ids
 
 
-def joint_dofs(scene: Scene, names: Names | None, where: str) -> NDArray[np.intp]:
+def joint_dofs(named: NamedModel, names: Names | None, where: str) -> NDArray[np.intp]:
     """Return the degrees of freedom of joints; None: of all."""
-    ids, model = scene.ids("joint", names, where), scene.model
+    ids, model = named.ids("joint", names, where), named.model
     of_joint = [np.flatnonzero(model.dof_jntid == i) for i in ids]
     if not of_joint:
         raise ConfigError(f"{where}: the model has no joint")

@@ -23,7 +23,7 @@ from mbrl.options import completed
 from mbrl.physics import Simulator
 from mbrl.tasks.residual.cost import ResidualCost
 from mbrl.tasks.residual.direct import scalar_joints
-from mbrl.tasks.residual.scene import Scene, found_file
+from mbrl.tasks.residual.named_model import NamedModel, found_file
 from mbrl.tasks.residual.success import Success
 from mbrl.types import Array
 
@@ -119,10 +119,10 @@ class ResidualEnv(MujocoEnv, EzPickle):
         self.tensor_reward = self._timed_reward if self.cost.uses_time else self._plain_reward
         options = completed(ResetOptions, reset or {}, f"{_WHERE}.reset")
         self._reset = ResetOptions(**options)
-        scene = Scene(simulator)
-        self._start = _start(scene, self._reset)
+        named = NamedModel(simulator)
+        self._start = _start(named, self._reset)
         self._drawn = [
-            (int(self.model.jnt_qposadr[scalar_joints(scene, name, _WHERE)[0]]), value)
+            (int(self.model.jnt_qposadr[scalar_joints(named, name, _WHERE)[0]]), value)
             for name, value in self._reset.joints.items()
             if isinstance(value, tuple)
         ]
@@ -220,23 +220,23 @@ def _success(simulator: Simulator, declared: Mapping[str, Any] | None) -> Succes
     return Success(simulator, f"{_WHERE}.success", **options)
 
 
-def _start(scene: Scene, options: ResetOptions) -> Array:
+def _start(named: NamedModel, options: ResetOptions) -> Array:
     """Return the state (nx) that episodes begin around."""
-    where, spec = f"{_WHERE}.reset", scene.spec
+    where, spec = f"{_WHERE}.reset", named.spec
     for name in ("position_noise", "velocity_noise"):
         if getattr(options, name) < 0:
             raise ConfigError(f"{where}.{name} must be 0 or more, got {getattr(options, name)}")
-    state = scene.state(options.keyframe, f"{where}.keyframe")
+    state = named.state(options.keyframe, f"{where}.keyframe")
     if options.qpos is not None:
         if len(options.qpos) != spec.nq:
             raise ConfigError(f"{where}.qpos must have {spec.nq} numbers, got {len(options.qpos)}")
         state[: spec.nq] = options.qpos
     for name, value in options.joints.items():
-        (joint,) = scalar_joints(scene, name, f"{where}.joints")
+        (joint,) = scalar_joints(named, name, f"{where}.joints")
         if isinstance(value, tuple):
             if not value[0] <= value[1]:
                 raise ConfigError(f"{where}.joints.{name} must be a range [low, high], got {value}")
             continue
-        state[scene.model.jnt_qposadr[joint]] = value
-    mujoco.mj_normalizeQuat(scene.model, state[: spec.nq])
+        state[named.model.jnt_qposadr[joint]] = value
+    mujoco.mj_normalizeQuat(named.model, state[: spec.nq])
     return state

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from mbrl.errors import ConfigError
 from mbrl.tasks.residual.direct import Names, Numbers, joint_dofs, no_slopes, scalar_joints
+from mbrl.tasks.residual.named_model import NamedModel, Point, Residual, Slopes, vector
 from mbrl.tasks.residual.recording import load_recording, resampled
-from mbrl.tasks.residual.scene import Point, Residual, Scene, Slopes, vector
 from mbrl.types import Array
 
 _HINGE = int(mujoco.mjtJoint.mjJNT_HINGE)
@@ -27,8 +27,8 @@ class Angle(Residual):
         target: q* [rad].
     """
 
-    def __init__(self, scene: Scene, where: str, *, joint: Names, target: Numbers = 0.0):
-        ids, model = scalar_joints(scene, joint, f"{where}.joint"), scene.model
+    def __init__(self, named: NamedModel, where: str, *, joint: Names, target: Numbers = 0.0):
+        ids, model = scalar_joints(named, joint, f"{where}.joint"), named.model
         for i in ids:
             if model.jnt_type[i] != _HINGE:
                 raise ConfigError(
@@ -36,7 +36,7 @@ class Angle(Residual):
                 )
         self._q, self._dof = model.jnt_qposadr[ids], model.jnt_dofadr[ids]
         self._target = vector(target, len(ids), f"{where}.target")
-        self._spec, self.size = scene.spec, 2 * len(ids)
+        self._spec, self.size = named.spec, 2 * len(ids)
 
     def value(self, point: Point) -> Array:
         """Return r, [N, 2 n]."""
@@ -55,8 +55,8 @@ class Angle(Residual):
 class _Relative(Residual):
     r"""Some components of :math:`W (x \ominus x^*)`, a difference in tangent space."""
 
-    def __init__(self, scene: Scene, rows: NDArray[np.intp], weights: Array):
-        self._spec, self._rows, self._weights = scene.spec, rows, weights
+    def __init__(self, named: NamedModel, rows: NDArray[np.intp], weights: Array):
+        self._spec, self._rows, self._weights = named.spec, rows, weights
         self.size = len(rows)
 
     def _reference(self, point: Point) -> Array:
@@ -89,24 +89,24 @@ class Posture(_Relative):
 
     def __init__(
         self,
-        scene: Scene,
+        named: NamedModel,
         where: str,
         *,
         keyframe: str | None = None,
         qpos: Sequence[float] | None = None,
         joint: Names | None = None,
     ):
-        dofs = joint_dofs(scene, joint, f"{where}.joint")
-        super().__init__(scene, dofs, np.ones(len(dofs)))
-        self._pose = scene.state(keyframe, f"{where}.keyframe")
+        dofs = joint_dofs(named, joint, f"{where}.joint")
+        super().__init__(named, dofs, np.ones(len(dofs)))
+        self._pose = named.state(keyframe, f"{where}.keyframe")
         if qpos is not None:
             if keyframe is not None:
                 raise ConfigError(f"{where}: either keyframe or qpos, not both")
-            if len(qpos) != scene.spec.nq:
+            if len(qpos) != named.spec.nq:
                 raise ConfigError(
-                    f"{where}.qpos must have {scene.spec.nq} numbers, got {len(qpos)}"
+                    f"{where}.qpos must have {named.spec.nq} numbers, got {len(qpos)}"
                 )
-            self._pose[: scene.spec.nq] = qpos
+            self._pose[: named.spec.nq] = qpos
 
     def _reference(self, point: Point) -> Array:
         return self._pose
@@ -129,7 +129,7 @@ class Track(_Relative):
 
     def __init__(
         self,
-        scene: Scene,
+        named: NamedModel,
         where: str,
         *,
         recording: str,
@@ -138,18 +138,18 @@ class Track(_Relative):
     ):
         if velocity_weight < 0:
             raise ConfigError(f"{where}.velocity_weight must be 0 or more, got {velocity_weight}")
-        rows = joint_dofs(scene, joint, f"{where}.joint")
+        rows = joint_dofs(named, joint, f"{where}.joint")
         weights = np.ones(len(rows))
-        found = load_recording(recording, scene.spec, f"{where}.recording")
+        found = load_recording(recording, named.spec, f"{where}.recording")
         if velocity_weight:
             if found.qvel is None:
                 raise ConfigError(
                     f"{where}.velocity_weight must be 0: the recording {recording} has no qvel"
                 )
             weights = np.concatenate([weights, velocity_weight * weights])
-            rows = np.concatenate([rows, scene.spec.nv + rows])
-        super().__init__(scene, rows, weights)
-        self._frames = resampled(found, scene.spec, scene.dt)
+            rows = np.concatenate([rows, named.spec.nv + rows])
+        super().__init__(named, rows, weights)
+        self._frames = resampled(found, named.spec, named.dt)
 
     def _reference(self, point: Point) -> Array:
         return self._frames[np.minimum(point.t + 1, len(self._frames) - 1)]

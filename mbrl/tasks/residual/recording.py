@@ -11,7 +11,7 @@ import numpy as np
 
 from mbrl.errors import ConfigError, one_line
 from mbrl.physics import StateSpec
-from mbrl.tasks.residual.scene import found_file
+from mbrl.tasks.residual.named_model import found_file
 from mbrl.types import Array
 
 

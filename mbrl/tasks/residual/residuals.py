@@ -11,7 +11,7 @@ from mbrl.errors import ConfigError
 from mbrl.options import chosen
 from mbrl.tasks.residual import direct, postures
 from mbrl.tasks.residual.direct import Direct, Indices, Numbers
-from mbrl.tasks.residual.scene import Point, Residual, Scene, Slopes
+from mbrl.tasks.residual.named_model import NamedModel, Point, Residual, Slopes
 from mbrl.types import Array
 
 
@@ -20,14 +20,14 @@ class _Combination(Direct):
 
     def __init__(
         self,
-        scene: Scene,
+        named: NamedModel,
         where: str,
         of: Sequence[Mapping[str, Any]],
         coefficients: Array,
         target: Numbers | None,
         indices: Indices | None,
     ):
-        self._parts = [residual_of(scene, one, f"{where}.of[{i}]") for i, one in enumerate(of)]
+        self._parts = [residual_of(named, one, f"{where}.of[{i}]") for i, one in enumerate(of)]
         self._coefficients = coefficients
         widths = [part.size for part in self._parts]
         if len(set(widths)) > 1:
@@ -57,7 +57,7 @@ class Difference(_Combination):
 
     def __init__(
         self,
-        scene: Scene,
+        named: NamedModel,
         where: str,
         *,
         of: Sequence[Mapping[str, Any]],
@@ -66,7 +66,7 @@ class Difference(_Combination):
     ):
         if len(of) != 2:
             raise ConfigError(f"{where}.of must be a list of 2 residuals, got {len(of)}")
-        super().__init__(scene, where, of, np.array([1.0, -1.0]), target, indices)
+        super().__init__(named, where, of, np.array([1.0, -1.0]), target, indices)
 
 
 class Mean(_Combination):
@@ -80,7 +80,7 @@ class Mean(_Combination):
 
     def __init__(
         self,
-        scene: Scene,
+        named: NamedModel,
         where: str,
         *,
         of: Sequence[Mapping[str, Any]],
@@ -89,7 +89,7 @@ class Mean(_Combination):
     ):
         if not of:
             raise ConfigError(f"{where}.of must be a list of residuals, got none")
-        super().__init__(scene, where, of, np.full(len(of), 1.0 / len(of)), target, indices)
+        super().__init__(named, where, of, np.full(len(of), 1.0 / len(of)), target, indices)
 
 
 RESIDUALS: dict[str, type[Residual]] = {
@@ -113,11 +113,11 @@ RESIDUALS: dict[str, type[Residual]] = {
 }
 
 
-def residual_of(scene: Scene, declared: Mapping[str, Any], where: str) -> Residual:
+def residual_of(named: NamedModel, declared: Mapping[str, Any], where: str) -> Residual:
     """Return the residual that YAML declares, ``{kind: name, **options}``.
 
     Args:
-        scene: the model.
+        named: the model.
         declared: what stands there.
         where: its key, for messages.
 
@@ -128,5 +128,5 @@ def residual_of(scene: Scene, declared: Mapping[str, Any], where: str) -> Residu
         raise ConfigError(f"{where} must be a mapping, got {declared!r}")
     options = chosen(RESIDUALS, declared, where)
     kind: Any = RESIDUALS[options.pop("kind")]
-    made: Residual = kind(scene, where, **options)
+    made: Residual = kind(named, where, **options)
     return made

@@ -15,8 +15,8 @@ from mbrl.ops import batched
 from mbrl.options import completed
 from mbrl.physics import Simulator
 from mbrl.tasks.residual.cost import ResidualMap, step_indices
+from mbrl.tasks.residual.named_model import NamedModel
 from mbrl.tasks.residual.residuals import residual_of
-from mbrl.tasks.residual.scene import Scene
 
 
 class Success:
@@ -52,7 +52,7 @@ class Success:
         if not terms:
             raise ConfigError(f"{where}.terms must have a term, got none")
         self.steps = max(1, math.ceil(last / simulator.dt - 1e-9))
-        scene, self._simulator = Scene(simulator), simulator
+        named, self._simulator = NamedModel(simulator), simulator
         residuals, bounds = [], []
         for name, declared in terms.items():
             key = f"{where}.terms.{name}"
@@ -62,13 +62,13 @@ class Success:
                 raise ConfigError(f"{key} must have below or above, got neither")
             if below is not None and below <= 0:
                 raise ConfigError(f"{key}.below must be positive, got {below}")
-            residuals.append(residual_of(scene, options["residual"], f"{key}.residual"))
+            residuals.append(residual_of(named, options["residual"], f"{key}.residual"))
             bounds.append((math.inf if below is None else below, above))
         self._bounds = [
             (r.size, below, -math.inf if above is None else above)
             for r, (below, above) in zip(residuals, bounds, strict=True)
         ]
-        self._map = ResidualMap(simulator, scene, residuals)
+        self._map = ResidualMap(simulator, named, residuals)
 
     def satisfied(self, state: Tensor, t: int | Tensor = 0) -> Tensor:
         """Return which states hold all bounds.

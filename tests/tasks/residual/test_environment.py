@@ -267,6 +267,11 @@ def test_a_run_names_the_key_that_is_wrong(tmp_path):
         run({**config, "task_args": {**CARTPOLE, "cost": wrong}})
     with pytest.raises(ConfigError, match=r"^eval_task_args\.cost\.a\.residual\.joint: no joint"):
         run({**config, "task_args": CARTPOLE, "eval_task_args": {"cost": wrong}})
+    unnamed = {"a": {"weight": 1.0}}
+    with pytest.raises(ConfigError, match=r"^missing key 'task_args\.terminal\.a\.residual'$"):
+        run({**config, "task_args": {**CARTPOLE, "terminal": unnamed}})
+    with pytest.raises(ConfigError, match=r"^missing key 'eval_task_args\.terminal\.a\.residual'$"):
+        run({**config, "task_args": CARTPOLE, "eval_task_args": {"terminal": unnamed}})
 
 
 GOOD = {"residual": {"kind": "control"}}

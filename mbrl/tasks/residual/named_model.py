@@ -56,7 +56,7 @@ class Residual(ABC):
         """Return the Jacobians of r."""
 
 
-class Scene:
+class NamedModel:
     """A model in which residuals find what they name, and say what they measure.
 
     Args:

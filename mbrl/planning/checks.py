@@ -1,0 +1,39 @@
+"""Ranges of options, checked by name; what is None passes.
+
+Every function raises ArgumentError for the first value that is out of range. ``where`` is the
+configuration key of the options, for messages; without one they are named alone.
+"""
+
+from __future__ import annotations
+
+from mbrl.errors import ArgumentError
+
+
+def check_at_least(least: int, where: str = "", /, **values: float | None) -> None:
+    """Refuse a number below ``least``, and NaN."""
+    for name, value in values.items():
+        if value is not None and not value >= least:
+            raise ArgumentError(f"{_key(where, name)} must be at least {least}, got {value}")
+
+
+def check_counts(where: str = "", /, **counts: int | None) -> None:
+    """Refuse a count below 1."""
+    check_at_least(1, where, **counts)
+
+
+def check_positive(where: str = "", /, **values: float | None) -> None:
+    """Refuse a number that is not positive."""
+    for name, value in values.items():
+        if value is not None and not value > 0:
+            raise ArgumentError(f"{_key(where, name)} must be positive, got {value}")
+
+
+def check_not_negative(where: str = "", /, **values: float | None) -> None:
+    """Refuse a number below 0, and NaN."""
+    for name, value in values.items():
+        if value is not None and not value >= 0:
+            raise ArgumentError(f"{_key(where, name)} must not be negative, got {value}")
+
+
+def _key(where: str, name: str) -> str:
+    return f"{where}.{name}" if where else name
