@@ -41,13 +41,13 @@ class ResidualCost:
     r"""A cost in the form of MuJoCo MPC, of the state x that the action u of step t led to.
 
     .. math:: \ell(x, u; t) = \sum_i w_i(t) \, n_i(r_i(x, u; t)), \qquad
-              w_i(t) = w_i \text{ once } x \text{ is more than } s_i \text{ seconds into the episode}
+              w_i(t) = w_i \, [(t + 1) \, \Delta t > s_i].
 
     Args:
         simulator: the physics.
         terms: ``{residual: {kind: ..., ...}, norm: name or {kind: ..., p: ...}, weight: w, after:
             s}`` each, in a list or, so that each has a name, in a mapping; a norm is quadratic, a
-            weight 1, and s 0, from the start on, where none is given.
+            weight 1, and a term counts from the start (s = 0 seconds) where none is given.
         where: configuration key, for messages.
 
     Attributes:

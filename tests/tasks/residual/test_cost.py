@@ -127,6 +127,32 @@ def test_a_list_of_terms_is_the_same_cost():
     np.testing.assert_array_equal(listed(*tensors(states, ctrls)), cost(*tensors(states, ctrls)))
 
 
+def test_a_term_counts_after_its_time():
+    model, _, states, ctrls = setting()
+    simulator = Simulator(model, threads=1)
+    late = {**TERMS, "height": {**TERMS["height"], "after": 2.5 * simulator.dt}}
+    cost = ResidualCost(simulator, late)
+    assert cost.uses_time
+    whole = ResidualCost(simulator, TERMS)
+    without = ResidualCost(simulator, {k: v for k, v in TERMS.items() if k != "height"})
+    rows = tensors(states, ctrls)
+    # States after steps 0 to 3 are at 1 to 4 control steps: those past 2.5 are the last two.
+    steps = torch.arange(4)
+    wanted = torch.where(steps >= 2, whole(*rows), without(*rows))
+    assert (wanted[2:] != without(*rows)[2:]).all()
+    torch.testing.assert_close(cost(*rows, steps), wanted, rtol=1e-14, atol=0)
+    torch.testing.assert_close(cost(*rows, 1), without(*rows), rtol=1e-14, atol=0)
+    expansion, full = cost.expand(*rows, steps), whole.expand(*rows)
+    torch.testing.assert_close(expansion.value, wanted, rtol=1e-14, atol=0)
+    part = cost.parts[0]
+    for found, expected in (
+        (expansion.gradient, full.gradient),
+        (expansion.hessian, full.hessian),
+    ):
+        assert (found[:2, part] == 0).all()
+        torch.testing.assert_close(found[2:], expected[2:], rtol=0, atol=0)
+
+
 def test_jacobians_are_computed_in_backward_alone(monkeypatch):
     _, cost, states, ctrls = setting()
     calls = []

@@ -285,6 +285,7 @@ BAD = [
     ({"frame_skip": True}, r"^task_args\.frame_skip must be an integer, got True$"),
     ({"cost": {}}, r"^task_args\.cost must have a term, got none$"),
     ({"cost": {"a": {**GOOD, "weight": 0}}}, r"^task_args\.cost\.a\.weight must be positive"),
+    ({"cost": {"a": {**GOOD, "after": -1}}}, r"^task_args\.cost\.a\.after must not be negative"),
     ({"terminal": {"a": {"residual": {}}}}, r"^task_args\.terminal\.a\.residual\.kind: unknown"),
     ({"reset": {"nois": 1}}, r"^unknown key 'task_args\.reset\.nois'; legal: joints, keyframe"),
     ({"reset": {"position_noise": -1}}, r"^task_args\.reset\.position_noise must be 0 or more"),
