@@ -2,9 +2,11 @@
 
     python benchmarks/engine_share.py [--config-file FILE] [--updates N]
     python benchmarks/engine_share.py --unroll [--config-file FILE] [--batch B] [--horizon T]
+    python benchmarks/engine_share.py --ilqr [--config-file FILE] [--horizon T]
 
 Wraps the engine's calls with a clock. Makes updates of the configuration's algorithm; with --unroll
-only unrolls its graph, forward and backward to the gradient of its parameters.
+only unrolls its graph, forward and backward to the gradient of its parameters; with --ilqr makes
+iterations of iLQR from one start, on the configuration's costs.
 """
 
 from __future__ import annotations
@@ -24,11 +26,15 @@ from mbrl.config import Config
 from mbrl.graph import Graph
 from mbrl.graph.nodes import DynamicsNode, Observe, PolicyNode, Reward, Terminate
 from mbrl.physics.linearization import Linearizer
+from mbrl.physics.sensing import Sensing
+from mbrl.planning import ILQR, ilqr_search, make_problem
+from mbrl.planning.ilqr_search import ILQRSearch
 from mbrl.tasks import Task
 
 DEFAULT = Path(__file__).parent.parent / "configs" / "inverted_pendulum.yaml"
 ENGINE = "engine: "  # how the labels begin of what is no overhead
 WARM_UP = 3
+INITIAL_SD = 0.1  # of iLQR's first actions
 
 
 class Clock:
@@ -99,14 +105,39 @@ def unroll_of(
     return unroll
 
 
+def iteration_of(config: Config, task: Task, clock: Clock, horizon: int) -> Callable[[], object]:
+    """Return an iteration of iLQR from one state, with its default options."""
+    generator = torch.Generator().manual_seed(config.seed)
+    costs = {key: config.algorithm[key] for key in ("cost", "terminal")}
+    problem = make_problem(task, horizon, **costs)
+    state = task.start(1, generator).state
+    start = problem.perturbed(problem.still(1), INITIAL_SD, generator)
+    search = ILQR().begin(problem, state, start, generator)
+
+    def iterate() -> None:
+        nonlocal search
+        if search.converged:
+            search = ILQR().begin(problem, state, start, generator)
+        search.iterate()
+
+    clock.wrap(Linearizer, "__call__", ENGINE + "linearisation", whole=True)
+    clock.wrap(Sensing, "values", ENGINE + "measurements", whole=True)
+    clock.wrap(Sensing, "linearize", ENGINE + "linearisation of measurements", whole=True)
+    clock.wrap(ilqr_search, "backward_pass", "backward pass (Riccati, box QPs)")
+    clock.wrap(ILQRSearch, "_linearize", "quadratic models of costs (torch, NumPy)")
+    clock.wrap(ILQRSearch, "_follow", "candidates: feedback, costs, acceptance")
+    return iterate
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config-file", default=str(DEFAULT))
     parser.add_argument("--updates", type=int, default=20)
     parser.add_argument("--unroll", action="store_true")
+    parser.add_argument("--ilqr", action="store_true")
     parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--horizon", type=int, default=32)
+    parser.add_argument("--horizon", type=int, help="default: 32, with --ilqr 100")
     options = parser.parse_args()
     config = mbrl.load_config(options.config_file)
     torch.set_num_threads(config.torch_threads)
@@ -114,9 +145,14 @@ def main() -> None:
     clock = Clock()
     clock.wrap(Batch, "step", ENGINE + "steps")
     clock.wrap(Batch, "forward", ENGINE + "forward")
-    if options.unroll:
-        run = unroll_of(config, task, clock, options.batch, options.horizon)
-        unit = f"unroll of {options.horizon} steps, batch {options.batch}"
+    if options.ilqr:
+        horizon = options.horizon or 100
+        run = iteration_of(config, task, clock, horizon)
+        unit = f"iteration of iLQR, horizon {horizon}, {task.simulator.threads} threads"
+    elif options.unroll:
+        horizon = options.horizon or 32
+        run = unroll_of(config, task, clock, options.batch, horizon)
+        unit = f"unroll of {horizon} steps, batch {options.batch}"
     else:
         run, unit = update_of(config, task, clock), "update"
     for _ in range(WARM_UP):

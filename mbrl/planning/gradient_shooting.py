@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mbrl.options import Choice, at_key
-from mbrl.planning.checks import check_counts, check_not_negative
+from mbrl.planning.checks import check_counts, check_not_negative, check_positive
 from mbrl.planning.descent import OPTIMIZERS, Landscape, Point
 from mbrl.planning.planner import NOTHING, Plan, Planner, Search
 from mbrl.planning.problem import Problem
@@ -36,12 +36,18 @@ class GradientShooting(Planner):
     residual of the conditions of optimality with lengths in half-ranges of the actions, exceeds
     ``tolerance`` times max(1, abs(J)), or when its optimiser finds no step that helps.
 
+    What descent finds depends on where it begins: with several ``starts`` every row is searched
+    from as many splines at once, and the best of all is its plan.
+
     Args:
         iterations: steps of a plan made from nothing.
         optimizer: ``{kind: adam | lbfgs | normalized, **options}``; see ``mbrl.planning.descent``.
         knots: P; None: one for every action.
         interpolation: zero, linear or cubic; see :class:`Spline`.
         tolerance: see above.
+        starts: searches of every row, the first from the actions that are given.
+        noise: deviation of the knots that the others begin with from those of the first, relative
+            to ``problem.spread``.
 
     Raises:
         ArgumentError: if a number is out of its range.
@@ -57,12 +63,16 @@ class GradientShooting(Planner):
         knots: int | None = None,
         interpolation: Interpolation = "linear",
         tolerance: float = 1e-8,
+        starts: int = 1,
+        noise: float = 0.3,
     ):
-        check_counts(iterations=iterations, knots=knots)
+        check_counts(iterations=iterations, knots=knots, starts=starts)
+        check_positive(noise=noise)
         check_not_negative(tolerance=tolerance)
         Spline(1, None, interpolation)  # says at once if there is no such interpolation
         self.iterations, self.tolerance = iterations, tolerance
         self.knots, self.interpolation = knots, interpolation
+        self.starts, self.noise = starts, noise
         options = dict(optimizer)
         kind = OPTIMIZERS[options.pop("kind")]
         with at_key("optimizer", kind):
@@ -76,12 +86,12 @@ class GradientShooting(Planner):
         generator: torch.Generator,
         memory: Mapping[str, Tensor] = NOTHING,
     ) -> Search:
-        """See :class:`Planner`; deterministic.
+        """See :class:`Planner`; deterministic with one start.
 
         Raises:
             ArgumentError: if there are more knots than steps.
         """
-        return _Search(self, problem, state, actions)
+        return _Search(self, problem, state, actions, generator)
 
 
 class _Search(Search):
@@ -95,12 +105,27 @@ class _Search(Search):
         "_residual",
     )
 
-    def __init__(self, planner: GradientShooting, problem: Problem, state: Tensor, actions: Tensor):
+    def __init__(
+        self,
+        planner: GradientShooting,
+        problem: Problem,
+        state: Tensor,
+        actions: Tensor,
+        generator: torch.Generator,
+    ):
         super().__init__(problem, state)
         self._optimizer, self._tolerance = planner.optimizer, planner.tolerance
+        self._starts = planner.starts  # every row is that many, those of one start side by side
+        problem, state = problem.repeated(self._starts), state.repeat(self._starts, 1)
+        actions = actions.repeat(1, self._starts, 1)
         spline = Spline(problem.horizon, planner.knots, planner.interpolation)
         self._landscape = Landscape(problem, state, spline)
-        here = self._first(self._landscape, actions)
+        knots = self._landscape.fit(actions)
+        if self._starts > 1:
+            moved = torch.randn(knots.shape, generator=generator, dtype=torch.float64)
+            moved[:, : len(self.state)] = 0.0
+            knots = self._landscape.project(knots + planner.noise * moved)
+        here = self._landscape(knots[:, None]).candidate(torch.zeros(len(state), dtype=torch.long))
         self._here = here._asdict()
         states, costs = problem.rollout(state, actions[:, None])
         self._actions, self._states, self._costs = actions, states[:, 0], costs[0]
@@ -127,7 +152,9 @@ class _Search(Search):
     @property
     def plan(self) -> Plan:
         """See :class:`Search`."""
-        return Plan(self._actions, self._states, self._costs)
+        plan, batch = Plan(self._actions, self._states, self._costs), len(self.state)
+        winner = self._costs.unflatten(0, (self._starts, batch)).argmin(0)
+        return plan.rows(winner * batch + torch.arange(batch))
 
     @property
     def converged(self) -> bool:
@@ -144,8 +171,3 @@ class _Search(Search):
         self._costs = torch.where(better, point.costs, self._costs)
         self._actions = torch.where(better[:, None], point.actions, self._actions)
         self._states = torch.where(better[:, None], point.states, self._states)
-
-    @staticmethod
-    def _first(landscape: Landscape, actions: Tensor) -> Point:
-        point = landscape(landscape.fit(actions)[:, None])
-        return point.candidate(torch.zeros(actions.shape[1], dtype=torch.long))

@@ -58,6 +58,10 @@ class Problem:
         """Return the problem of these rows of the batch."""
         return replace(self, scene=self.scene.rows(rows))
 
+    def repeated(self, times: int) -> Problem:
+        """Return the problem of the whole batch, so many times over."""
+        return replace(self, scene=self.scene.repeated(times))
+
     @property
     def action_size(self) -> int:
         """Nu."""
