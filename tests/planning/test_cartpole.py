@@ -10,8 +10,8 @@ from benchmarks import planners
 FOLDER = Path(__file__).parents[2] / "configs" / "planning"
 NAMES = sorted(file.stem for file in (FOLDER / "planner").glob("*.yaml"))
 PLANS = sorted(file.stem for file in (FOLDER / "planner" / "plan").glob("*.yaml"))
-SHORT = ("evaluation.episodes=1", "algorithm.updates=2", "algorithm.horizon=16",
-         "task_args.max_episode_steps=60")  # fmt: skip
+SHORT = ("evaluation.episodes=1", "algorithm.updates=2", "algorithm.horizon=20",
+         "algorithm.planner.iterations=2", "task_args.max_episode_steps=60")  # fmt: skip
 
 
 def loaded(name, *overrides):
