@@ -10,7 +10,7 @@ from mbrl.planning import Planner, make_planner
 FOLDER = Path(__file__).parents[2] / "configs" / "planning"
 OURS = sorted(path.stem for path in FOLDER.glob("*.yaml"))
 QUICK = [name for name in OURS if name != "humanoid_standup"]  # seconds even when short
-SHORT = ("threads=1", "evaluation.episodes=1", "algorithm.updates=2", "algorithm.horizon=4",
+SHORT = ("threads=1", "evaluation.episodes=1", "algorithm.updates=2", "algorithm.horizon=5",
          "task_args.max_episode_steps=6")  # fmt: skip
 
 
