@@ -12,6 +12,7 @@ from mbrl.tasks.reaching import register_reaching
 from mbrl.tasks.residual import Expansion, ResidualCost, Success, register_residual
 from mbrl.tasks.smooth import register_smooth
 from mbrl.tasks.task import Task
+from mbrl.tasks.torso import register_torso
 from mbrl.tasks.tracking import register_tracking
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "register_reaching",
     "register_residual",
     "register_smooth",
+    "register_torso",
     "register_tracking",
 ]
 
