@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mbrl.registry import TASKS
+from mbrl.tasks.collection import collect, random_actions
 from mbrl.tasks.evaluation import Evaluation, evaluate
 from mbrl.tasks.formulas import declared
 from mbrl.tasks.gymnasium_task import GymnasiumTask
@@ -22,9 +23,11 @@ __all__ = [
     "ResidualCost",
     "Success",
     "Task",
+    "collect",
     "declared",
     "evaluate",
     "make_task",
+    "random_actions",
     "register_reaching",
     "register_residual",
     "register_smooth",
