@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import gymnasium
+import mujoco
 import numpy as np
 import torch
 from gymnasium.envs.mujoco.half_cheetah_v5 import HalfCheetahEnv
@@ -13,8 +14,10 @@ from gymnasium.utils import EzPickle
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mbrl.errors import ArgumentError, suggestion
 from mbrl.tasks.kinematics import PointKinematics
 
+_PLACES = ("centre_of_mass", "frame")
 _FRONT_THIGH, _FRONT_SHIN, _FRONT_FOOT, _FORWARD = 5, 6, 7, 17  # columns of an observation
 _HIGHEST_THIGH = 0.2  # rad
 _PENALTY = 10.0
@@ -32,25 +35,44 @@ class HalfCheetahTorsoEnv(HalfCheetahEnv):
     how far a plan runs: :meth:`tensor_planning_cost`, what a plan of the homework minimises.
 
     p is the centre of mass of the torso and all that hangs on it, the ``get_body_com("torso")`` of
-    the Gym 0.9.1 and mujoco-py 0.5.7 that the course required; later versions return the origin of
-    the torso's frame instead, which would repeat the coordinates :math:`q_0, q_1`. It is computed
-    from q, and so a function of the state: what those versions observed after a step lagged one
-    physics step behind q.
+    the Gym 0.9.1 and mujoco-py 0.5.7 that the course required. Later versions return the origin of
+    the torso's frame, which repeats :math:`q_0, q_1`: ``torso: frame``. Over an episode both go
+    equally far; from step to step they do not, for swinging legs move the frame the other way. p is
+    computed from q, and so a function of the state: what those versions observed after a step
+    lagged one physics step behind q.
 
     Args:
+        torso: what p is, ``centre_of_mass`` or ``frame``.
         xml_file: another model with these joints, and a root body called ``torso``.
         frame_skip: physics steps per action.
         **kwargs: of ``HalfCheetahEnv``; its ``exclude_current_positions_from_observation`` means
             nothing here.
+
+    Raises:
+        ArgumentError: if ``torso`` is something else.
     """
 
-    def __init__(self, xml_file: str = "half_cheetah.xml", frame_skip: int = 1, **kwargs: Any):
+    def __init__(
+        self,
+        *,
+        torso: str = "centre_of_mass",
+        xml_file: str = "half_cheetah.xml",
+        frame_skip: int = 1,
+        **kwargs: Any,
+    ):
+        if torso not in _PLACES:
+            raise ArgumentError(f"torso: unknown value {torso!r}; {suggestion(torso, _PLACES)}")
         super().__init__(xml_file, frame_skip, **kwargs)
-        EzPickle.__init__(self, xml_file, frame_skip, **kwargs)
+        EzPickle.__init__(self, torso=torso, xml_file=xml_file, frame_skip=frame_skip, **kwargs)
         model = self.model
-        parts = np.flatnonzero(model.body_rootid == model.body("torso").id)
-        self._centres = PointKinematics(model, [(int(b), model.body_ipos[b]) for b in parts])
+        self._torso = int(model.body("torso").id)
+        self._is_frame = torso == "frame"
+        parts = np.flatnonzero(model.body_rootid == self._torso)
+        points = [(int(part), model.body_ipos[part]) for part in parts]
         masses = torch.from_numpy(model.body_mass[parts])
+        if self._is_frame:
+            points, masses = [(self._torso, np.zeros(3))], torch.ones(1, dtype=torch.float64)
+        self._kinematics = PointKinematics(model, points)
         self._shares = (masses / masses.sum())[:, None]
         self._positions = model.nq
         size = model.nq - 1 + model.nv + 3
@@ -59,8 +81,8 @@ class HalfCheetahTorsoEnv(HalfCheetahEnv):
 
     def tensor_observation(self, state: Tensor) -> Tensor:
         """[B, 18] -> [B, 20]."""
-        torso = (self._centres(state[..., : self._positions]) * self._shares).sum(-2)
-        return torch.cat([state[..., 1:], torso], dim=-1)
+        points = self._kinematics(state[..., : self._positions])
+        return torch.cat([state[..., 1:], (points * self._shares).sum(-2)], dim=-1)
 
     def tensor_planning_cost(
         self, observation: Tensor, action: Tensor, next_observation: Tensor
@@ -82,7 +104,11 @@ class HalfCheetahTorsoEnv(HalfCheetahEnv):
         return _PENALTY * back - advance / self.dt
 
     def _get_obs(self) -> NDArray[np.float64]:
-        return self.tensor_observation(torch.from_numpy(self.state_vector())[None])[0].numpy()
+        data = self.data
+        mujoco.mj_kinematics(self.model, data)  # after a step it stands one physics step behind
+        mujoco.mj_comPos(self.model, data)
+        torso = data.xpos[self._torso] if self._is_frame else data.subtree_com[self._torso]
+        return np.concatenate([data.qpos[1:], data.qvel, torso])
 
 
 def register_torso() -> None:

@@ -13,9 +13,9 @@ from gymnasium.utils.env_checker import check_env
 from gymnasium.wrappers import RescaleAction
 
 import mbrl
-from mbrl.errors import TaskError
+from mbrl.errors import ArgumentError, TaskError
 from mbrl.tasks.torso import HalfCheetahTorsoEnv
-from tests.tasks.common import points, stepped
+from tests.tasks.common import place, points, stepped
 
 NAME = "mbrl/HalfCheetahTorso-v0"
 
@@ -95,13 +95,33 @@ def test_a_step_of_the_task_is_that_of_the_environment(task):
     assert not task.terminated(found.next_state).any()
 
 
-def test_an_observation_follows_from_the_state_wherever_it_is_asked(task):
-    env = gymnasium.make(NAME)
+@pytest.mark.parametrize("torso", ["centre_of_mass", "frame"])
+def test_an_observation_follows_from_the_state_wherever_it_is_asked(torso):
+    task = mbrl.make_task(NAME, threads=1, torso=torso)
+    env, other = task.make_env(), task.make_env().unwrapped
     observation, _ = env.reset(seed=4)
     for _ in range(5):
-        state = torch.from_numpy(task.state_of(env))[None]
-        assert torch.equal(task.observe(state)[0], torch.from_numpy(observation))
+        state = task.state_of(env)
+        seen = task.observe(torch.from_numpy(state)[None])[0]
+        np.testing.assert_allclose(seen, observation, rtol=0, atol=1e-14)
+        place(other, state)
+        np.testing.assert_array_equal(other._get_obs(), observation)
         observation, *_ = env.step(env.action_space.sample())
+
+
+def test_the_torso_may_be_its_frame(task):
+    frame = mbrl.make_task(NAME, threads=1, torso="frame")
+    state, action, _ = points(frame, 4)
+    ours, theirs = frame.step(state, action), task.step(state, action)
+    assert torch.equal(ours.next_state, theirs.next_state)
+    assert torch.equal(ours.reward, theirs.reward)
+    after = ours.next_state
+    # The frame's body is placed 0.7 m above the origin.
+    expected = torch.stack([after[:, 0], torch.zeros(4), after[:, 1] + 0.7], dim=-1)
+    torch.testing.assert_close(ours.observation[:, 17:], expected, rtol=0, atol=1e-14)
+    assert torch.equal(ours.observation[:, :17], theirs.observation[:, :17])
+    with pytest.raises(ArgumentError, match="torso: unknown value 'com'; legal: centre_of_mass"):
+        mbrl.make_task(NAME, threads=1, torso="com")
 
 
 def test_observation_and_reward_have_their_derivatives(task):
@@ -201,7 +221,7 @@ def test_gymnasiums_checker_passes():
 
 
 def test_a_pickled_environment_is_the_same_environment():
-    env = gymnasium.make(NAME, frame_skip=2, ctrl_cost_weight=0.3).unwrapped
+    env = gymnasium.make(NAME, frame_skip=2, torso="frame", ctrl_cost_weight=0.3).unwrapped
     copy = pickle.loads(pickle.dumps(env))
     assert type(copy) is HalfCheetahTorsoEnv
     found = []
