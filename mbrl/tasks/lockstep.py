@@ -68,10 +68,9 @@ class Lockstep:
         rewards = np.zeros(len(self.envs))
         self.require_finite("action", actions[self.running])
         for i in np.flatnonzero(self.running):
+            action = actions[i].copy()  # an environment may write into what it is given
             with users_code(f"{self._task.name}: step {self._t + 1} of {self._what}"):
-                self.observations[i], reward, terminated, truncated, _ = self.envs[i].step(
-                    actions[i]
-                )
+                self.observations[i], reward, terminated, truncated, _ = self.envs[i].step(action)
                 rewards[i] = float(reward)
             self.running[i] = not (terminated or truncated)
         self.require_finite("reward", rewards)

@@ -129,6 +129,22 @@ def test_actions_are_recorded_as_they_were_taken():
     assert not (episode.observations == 9).any()
 
 
+def test_an_environment_that_writes_into_its_action_spoils_no_data(registered):
+    class Doubles(InvertedPendulumEnv):
+        def step(self, action):
+            action *= 2
+            return super().step(action)
+
+    task = mbrl.make_task(registered(Doubles), threads=1)
+    given = torch.tensor([[0.5], [-0.25]], dtype=torch.float64)
+    for episode, action in zip(
+        collect(task, lambda o, t: given, episodes=2, steps=3, generator=seeded(0)),
+        (0.5, -0.25),
+        strict=True,
+    ):
+        assert episode.actions.tolist() == [[action]] * 3
+
+
 def test_rows_of_episodes_that_ended_do_not_count():
     task = mbrl.make_task("InvertedPendulum-v5", threads=1)
     pushed = torch.tensor([[0.0], [3.0]])  # the second falls at once
