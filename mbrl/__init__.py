@@ -27,6 +27,7 @@ from mbrl.tasks import (
     register_reaching,
     register_residual,
     register_smooth,
+    register_torso,
     register_tracking,
 )
 
@@ -74,6 +75,7 @@ register_algorithm("mpc")(ModelPredictiveControl)
 register_planner("gradient_shooting")(GradientShooting)
 register_planner("variational")(Variational)
 register_smooth()
+register_torso()
 register_reaching()
 register_tracking()
 register_residual()

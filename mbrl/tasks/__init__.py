@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mbrl.registry import TASKS
+from mbrl.tasks.collection import collect, random_actions
 from mbrl.tasks.evaluation import Evaluation, evaluate
 from mbrl.tasks.formulas import declared
 from mbrl.tasks.gymnasium_task import GymnasiumTask
@@ -12,6 +13,7 @@ from mbrl.tasks.reaching import register_reaching
 from mbrl.tasks.residual import Expansion, ResidualCost, Success, register_residual
 from mbrl.tasks.smooth import register_smooth
 from mbrl.tasks.task import Task
+from mbrl.tasks.torso import register_torso
 from mbrl.tasks.tracking import register_tracking
 
 __all__ = [
@@ -21,12 +23,15 @@ __all__ = [
     "ResidualCost",
     "Success",
     "Task",
+    "collect",
     "declared",
     "evaluate",
     "make_task",
+    "random_actions",
     "register_reaching",
     "register_residual",
     "register_smooth",
+    "register_torso",
     "register_tracking",
 ]
 

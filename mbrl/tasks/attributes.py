@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 import pickle
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -142,4 +143,21 @@ def _copied(value: Any) -> Any:
 
 def _differ(one: Any, other: Any) -> bool:
     """Whether two plain values differ in any bit."""
-    return pickle.dumps(_copied(one)) != pickle.dumps(_copied(other))
+    return _bits(one) != _bits(other)
+
+
+def _bits(value: Any) -> bytes:
+    buffer = io.BytesIO()
+    _ByValue(buffer).dump(_copied(value))
+    return buffer.getvalue()
+
+
+class _ByValue(pickle.Pickler):
+    """Pickles a tensor as what is in it: PyTorch writes the address of its memory as well."""
+
+    def reducer_override(self, value: Any) -> Any:
+        """Return how a tensor is made up; leave everything else to pickle."""
+        if not isinstance(value, torch.Tensor):
+            return NotImplemented
+        bits = value.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes()
+        return tuple, ((str(value.dtype), tuple(value.shape), bits),)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -10,7 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mbrl.errors import DivergenceError, TaskError, users_code
+from mbrl.errors import TaskError
+from mbrl.tasks.lockstep import Lockstep
 from mbrl.tasks.task import Task
 from mbrl.types import Array
 
@@ -49,39 +49,25 @@ def evaluate(
     """
     if task.max_episode_steps is None:
         raise TaskError(f"{task.name} has no max_episode_steps: its episodes might never end")
-    envs = [task.make_env() for _ in range(episodes)]
-    try:
-        with users_code(f"{task.name}: reset"):
-            observations = np.stack([env.reset(seed=seed + i)[0] for i, env in enumerate(envs)])
-        contexts = np.stack([task.context_of(env) for env in envs]) if on_states else None
-        returns, lengths = np.zeros(episodes), np.zeros(episodes)
-        running = np.ones(episodes, dtype=bool)
-        satisfied = np.zeros(episodes, dtype=np.int64)  # states in a row, up to the latest
+    returns, lengths = np.zeros(episodes), np.zeros(episodes)
+    satisfied = np.zeros(episodes, dtype=np.int64)  # states in a row, up to the latest
+    with Lockstep(task, range(seed, seed + episodes), "an evaluation") as rows:
+        contexts = np.stack([task.context_of(env) for env in rows.envs]) if on_states else None
         t = 0
-        while running.any():
-            _require_finite(task, "observation", observations[running])
+        while rows.running.any():
+            stepped = np.flatnonzero(rows.running)
+            rows.require_finite("observation", rows.observations[stepped])
             if on_states:
-                actions = act(_states(task, envs), t, contexts, running.copy())
+                actions = act(_states(task, rows.envs), t, contexts, rows.running.copy())
             else:
-                actions = act(observations)
-            _require_finite(task, "action", actions[running])
-            stepped = np.flatnonzero(running)
-            for i in stepped:
-                with users_code(f"{task.name}: step {t + 1} of an evaluation"):
-                    observations[i], reward, terminated, truncated, _ = envs[i].step(actions[i])
-                    returns[i] += float(reward)
-                lengths[i] += 1
-                running[i] = not (terminated or truncated)
-            _require_finite(task, "reward", returns)
+                actions = act(rows.observations)
+            returns += rows.step(actions)
+            lengths[stepped] += 1
             if task.success is not None:
-                states = torch.from_numpy(_states(task, [envs[i] for i in stepped]))
+                states = torch.from_numpy(_states(task, [rows.envs[i] for i in stepped]))
                 holds = task.success.satisfied(states, t).numpy()
                 satisfied[stepped] = np.where(holds, satisfied[stepped] + 1, 0)
             t += 1
-    finally:
-        for env in envs:
-            with contextlib.suppress(Exception):  # no result depends on it, and it may hide why
-                env.close()
     succeeded = None if task.success is None else satisfied >= task.success.steps
     return Evaluation(returns, lengths, succeeded)
 
@@ -89,8 +75,3 @@ def evaluate(
 def _states(task: Task, envs: list[Any]) -> Array:
     """Return the states [n, nx] that environments are in."""
     return np.stack([task.state_of(env) for env in envs])
-
-
-def _require_finite(task: Task, name: str, value: Array) -> None:
-    if not np.isfinite(value).all():
-        raise DivergenceError(f"{task.name}: an evaluation met NaN or infinity in: {name}")

@@ -21,6 +21,7 @@ from mbrl.errors import (
 from mbrl.ops import FirstOrderOp, MujocoDynamics, batched
 from mbrl.physics import Simulator, quiet
 from mbrl.tasks.checks import Examiner, Formulas, Points
+from mbrl.tasks.observed import observed_cost
 from mbrl.tasks.own_step import EnvironmentStep, current_state
 from mbrl.tasks.residual.environment import ResidualEnv
 from mbrl.tasks.semantics import Semantics
@@ -41,7 +42,8 @@ class GymnasiumTask(Task):
     ``tensor_terminated(next_state)`` where it has them, else our formulas of the stock environment
     it derives them from; all may declare the keywords ``t`` (index of the step, an int) and
     ``context`` ([B, n]). A reward without a formula is differentiated in the environment's own
-    ``step``, together with the next state, by one sweep of finite differences.
+    ``step``, together with the next state, by one sweep of finite differences. A method
+    ``tensor_planning_cost(observation, action, next_observation)`` is the ``observed_cost``.
 
     An environment with an attribute ``context``, numbers that its ``reset`` draws, has that as its
     context; otherwise the context holds every number that reset draws into attributes and user
@@ -78,6 +80,7 @@ class GymnasiumTask(Task):
         _width(env.action_space, name, "actions")
         inner = action_bounds(env)
         self.action_low, self.action_high = self._actions.bounds or inner
+        self.observed_cost = observed_cost(env, self._actions, name)
         # Our copy of the model raises on divergence; the environment's shall not reset it away.
         env.model.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_AUTORESET)
         self._semantics = Semantics(env, self.simulator, name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,10 @@ class Task(ABC):
         residual_cost: the cost whose negative the reward is, if it is one of residuals.
         terminal_cost: a cost of the last state of a planning horizon, if there is one.
         success: what an episode must have reached at its end, if that is defined.
+        observed_cost: what a step of a plan costs as a function of what is observed, (observation
+            [N, n_obs], action [N, nu], next observation [N, n_obs]) -> [N]: for planning with a
+            model that predicts observations and no states. It need not be the negative reward.
+            None: the task has none, and nothing here says how the reward follows from observations.
     """
 
     name: str
@@ -55,6 +60,7 @@ class Task(ABC):
     residual_cost: ResidualCost | None = None
     terminal_cost: ResidualCost | None = None
     success: Success | None = None
+    observed_cost: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None
 
     @property
     def has_reward_formula(self) -> bool:

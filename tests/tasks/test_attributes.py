@@ -145,3 +145,36 @@ def test_numbers_are_packed_and_come_back_as_they_were(value, flat):
 def test_a_nested_list_comes_back_nested():
     value = [[1.0, 2.0], [3.0, 4.0]]
     assert unpacked(value, packed(value) + 1) == [[2.0, 3.0], [4.0, 5.0]]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        torch.rand(8, 1, dtype=torch.float64),
+        torch.rand(2, 3).T,
+        torch.tensor(2.5).bfloat16(),
+        torch.zeros(0),
+        torch.tensor([True, False]),
+        torch.ones(2).requires_grad_(),
+    ],
+)
+def test_tensors_are_compared_by_what_is_in_them(value):
+    env = Env()
+    env.tensor, env.inside = value, {"deep": [value]}
+    # All of them are alive: no two lie at one address.
+    saved = [snapshot(env) for _ in range(5)]
+    assert not any(changed(saved[0], other) for other in saved[1:])
+    for other in (value.detach()[..., None], value.detach().to(torch.complex64)):
+        env.tensor = other
+        assert changed(saved[0], snapshot(env)) == ["tensor"]
+
+
+def test_a_tensor_changes_with_any_bit():
+    env = Env()
+    env.tensor = torch.tensor([0.0, float("nan")])
+    saved = snapshot(env)
+    assert changed(saved, snapshot(env)) == []
+    env.tensor[0] = -0.0
+    assert changed(saved, snapshot(env)) == ["tensor"]
+    restore(env, saved)
+    assert changed(saved, snapshot(env)) == []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import gymnasium
 import mujoco
@@ -57,7 +57,8 @@ class ResidualEnv(MujocoEnv, EzPickle):
 
     .. math:: r(x, u, x'; t) = -\ell(x', u; t).
 
-    An agent observes the whole state [qpos, qvel, act]. Episodes never terminate.
+    An agent observes the whole state [qpos, qvel, act], as it is or with angles that can turn round
+    as (cos, sin). Episodes never terminate.
 
     Args:
         model: path to MJCF: as given, else of that name among our ``assets/``, else among
@@ -67,6 +68,8 @@ class ResidualEnv(MujocoEnv, EzPickle):
             the reward.
         reset: see :class:`ResetOptions`.
         success: ``{terms: ..., last: seconds}``, see :class:`Success`.
+        observe: ``state``, or ``trigonometric``: in place of every angle of a hinge without limits
+            its cosine and sine.
         frame_skip: physics steps per control step.
         **kwargs: of ``MujocoEnv``.
 
@@ -93,10 +96,12 @@ class ResidualEnv(MujocoEnv, EzPickle):
         terminal: Mapping[str, Any] | Sequence[Any] | None = None,
         reset: Mapping[str, Any] | None = None,
         success: Mapping[str, Any] | None = None,
+        observe: Literal["state", "trigonometric"] = "state",
         frame_skip: int = 1,
         **kwargs: Any,
     ):
-        given = {"terminal": terminal, "reset": reset, "success": success, "frame_skip": frame_skip}
+        given: dict[str, Any] = {"terminal": terminal, "reset": reset, "success": success}
+        given |= {"observe": observe, "frame_skip": frame_skip}
         EzPickle.__init__(self, model=model, cost=cost, **given, **kwargs)
         if frame_skip < 1:
             raise ConfigError(f"{_WHERE}.frame_skip must be a positive integer, got {frame_skip!r}")
@@ -109,7 +114,9 @@ class ResidualEnv(MujocoEnv, EzPickle):
             ) from error
         self.metadata = {**self.metadata, "render_fps": round(1 / self.dt)}
         simulator = Simulator(self.model, frame_skip=frame_skip, threads=1)
-        self.observation_space = Box(-np.inf, np.inf, (simulator.spec.nx,), dtype=np.float64)
+        self._turning = _turning(self.model) if observe == "trigonometric" else []
+        size = simulator.spec.nx + len(self._turning)
+        self.observation_space = Box(-np.inf, np.inf, (size,), dtype=np.float64)
         self._spec = simulator.spec
         self.cost = ResidualCost(simulator, cost, where=f"{_WHERE}.cost")
         self.terminal_cost = (
@@ -136,8 +143,13 @@ class ResidualEnv(MujocoEnv, EzPickle):
             self.success = self.success.on(simulator)
 
     def tensor_observation(self, state: Tensor) -> Tensor:
-        """The state itself: [B, nx] -> [B, nx]."""
-        return state
+        """[B, nx] -> [B, n_obs]."""
+        if not self._turning:
+            return state
+        columns: list[Tensor] = []
+        for i, column in enumerate(state.unbind(-1)):
+            columns += [column.cos(), column.sin()] if i in self._turning else [column]
+        return torch.stack(columns, dim=-1)
 
     def tensor_terminated(self, next_state: Tensor) -> Tensor:
         """Never: [B, nx] -> [B] bool."""
@@ -164,15 +176,16 @@ class ResidualEnv(MujocoEnv, EzPickle):
         self.do_simulation(action, self.frame_skip)
         if self.render_mode == "human":
             self.render()
-        after = self._get_obs()
         with torch.no_grad():
-            rows = torch.from_numpy(after)[None], torch.from_numpy(action)[None]
-            cost = self.cost(*rows, t)
-        return after, -float(cost), False, False, {}
+            cost = self.cost(self._state(), torch.from_numpy(action)[None], t)
+        return self._get_obs(), -float(cost), False, False, {}
 
     def _get_obs(self) -> NDArray[np.float64]:
+        return self.tensor_observation(self._state())[0].numpy()
+
+    def _state(self) -> Tensor:
         data = self.data
-        return np.concatenate([data.qpos, data.qvel, data.act])
+        return torch.from_numpy(np.concatenate([data.qpos, data.qvel, data.act]))[None]
 
     def _set_action_space(self) -> Box:
         """Unlimited actuators have no bounds; MuJoCo's range of them is [0, 0]."""
@@ -218,6 +231,14 @@ def _success(simulator: Simulator, declared: Mapping[str, Any] | None) -> Succes
         return None
     options = completed(Success, declared, f"{_WHERE}.success")
     return Success(simulator, f"{_WHERE}.success", **options)
+
+
+def _turning(model: mujoco.MjModel) -> list[int]:
+    """Return where in a state the angles of hinges without limits are."""
+    hinges = model.jnt_type == mujoco.mjtJoint.mjJNT_HINGE
+    free = hinges & (model.jnt_limited == 0)
+    columns: list[int] = model.jnt_qposadr[free].tolist()
+    return columns
 
 
 def _start(named: NamedModel, options: ResetOptions) -> Array:
