@@ -1,9 +1,10 @@
 """Networks: perceptrons, policies, models of dynamics, normalisers; torch only, no simulator."""
 
 from mbrl.nn.diagnostics import OneStepError, OpenLoopError, one_step_error, open_loop_error
-from mbrl.nn.dynamics_model import DynamicsModel, Prediction, Transitions
+from mbrl.nn.dynamics_model import DynamicsModel, Prediction, Rollout, Transitions
 from mbrl.nn.ensemble import EnsembleDynamics
 from mbrl.nn.fitting import FitReport, Fitting, fit
+from mbrl.nn.folding import FoldedMLP
 from mbrl.nn.gaussian import GaussianMLP, GaussianPolicy, OpenLoop
 from mbrl.nn.mlp import MLP
 from mbrl.nn.mlp_dynamics import MLPDynamics
@@ -18,6 +19,7 @@ __all__ = [
     "EnsembleDynamics",
     "FitReport",
     "Fitting",
+    "FoldedMLP",
     "GaussianMLP",
     "GaussianPolicy",
     "MLPDynamics",
@@ -26,6 +28,7 @@ __all__ = [
     "OpenLoopError",
     "Policy",
     "Prediction",
+    "Rollout",
     "RunningNormalizer",
     "Squash",
     "Transitions",

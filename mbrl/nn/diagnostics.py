@@ -60,7 +60,7 @@ def open_loop_error(model: DynamicsModel, states: Tensor, actions: Tensor) -> Op
             f"states must be [k+1, W, n] and actions [k, W, nu], got {list(states.shape)} and "
             f"{list(actions.shape)}"
         )
-    errors = (model.rollout(states[0], actions) - states)[1:]
+    errors = (model.rollout(states[0], actions).states - states)[1:]
     scale = model.input_scale[: model.state_size].to(errors.dtype)
     normalized = (errors / scale).square().mean((1, 2)).sqrt()
     return OpenLoopError(errors, errors.square().mean(1).sqrt(), normalized)

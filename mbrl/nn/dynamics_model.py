@@ -30,6 +30,13 @@ class Prediction(NamedTuple):
     reward: Tensor | None = None  # (...,), of models that learn it
 
 
+class Rollout(NamedTuple):
+    """What a model says of T steps."""
+
+    states: Tensor  # (T+1, N, n)
+    rewards: Tensor | None = None  # (T, N), of models that learn it
+
+
 class DynamicsModel(nn.Module):
     r"""A learned map x' = F(x, u) over any space of states or observations, batch first.
 
@@ -189,12 +196,15 @@ class DynamicsModel(nn.Module):
         return Prediction(state + parts[..., :-1], parts[..., -1])
 
     @torch.no_grad()
-    def rollout(self, state: Tensor, actions: Tensor) -> Tensor:
-        """Apply actions [T, N, nu] from states [N, n]: expected states [T+1, N, n]."""
-        states = [state]
+    def rollout(self, state: Tensor, actions: Tensor) -> Rollout:
+        """Apply actions [T, N, nu] from states [N, n], by expectations, without autograd."""
+        states, rewards = [state], []
         for action in actions:
-            states.append(self.forward(states[-1], action))
-        return torch.stack(states)
+            following, reward = self.predict(states[-1], action)
+            states.append(following)
+            if reward is not None:
+                rewards.append(reward)
+        return Rollout(torch.stack(states), torch.stack(rewards) if rewards else None)
 
 
 def _check_moments(name: str, moments: tuple[Tensor, Tensor], size: int) -> None:

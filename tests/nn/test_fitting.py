@@ -50,6 +50,15 @@ def test_a_linear_system_is_found(reward):
         assert report.losses[-1] < 1e-12
 
 
+def test_a_reward_is_learned():
+    model = mlp(hidden=(32,), activation="tanh", reward=True)
+    data, fresh = affine(1000), affine(500, seed=9)
+    fit(model, data, epochs=100, batch_size=50, optimizer=adam(model, 0.01), generator=seeded())
+    with torch.no_grad():
+        error = model.predict(fresh.states, fresh.actions).reward - fresh.rewards
+    assert error.square().mean().sqrt() < 0.1 * fresh.rewards.std()
+
+
 def test_an_ensemble_finds_the_system_and_its_noise():
     noise = 0.1
     model = EnsembleDynamics(3, 2, seeded(), hidden=(), members=2, dtype="float64")
@@ -262,6 +271,29 @@ def test_patience_ends_fits_and_each_member_gets_its_best_epoch_back():
     assert [epoch for epoch, *_ in seen] == [0, 1, 2, 3]
     assert torch.equal(torch.stack([losses for _, losses, _ in seen]), report.losses)
     assert torch.equal(torch.stack([held_out for *_, held_out in seen]), report.held_out)
+
+
+@pytest.mark.parametrize("make", [mlp, ensemble])
+def test_patience_leaves_models_as_good_as_they_ever_were(make):
+    model, held_out = make(dtype="float64"), affine(50, seed=3)
+    report = fit(
+        model,
+        affine(60, noise=1.0),
+        epochs=100,
+        batch_size=20,
+        optimizer=adam(model, 0.1),  # too fast: epochs differ in how good they are
+        generator=seeded(),
+        held_out=held_out,
+        patience=2,
+    )
+    inputs = model.normalized(held_out.states, held_out.actions)
+    errors = model.squared_errors(inputs, model.targets(held_out)).mean(1) / 3
+    best, last = report.held_out.min(0).values, report.held_out[-1]
+    assert report.stopped_early
+    assert (last > best).any()
+    assert (errors <= best / 0.99).all(), "what improves by less than 1 % is not kept"
+    for e in range(model.members):
+        assert (report.held_out[:, e] - errors[e]).abs().min() < 1e-12
 
 
 def test_without_patience_the_last_epoch_stays():

@@ -100,13 +100,15 @@ def test_statistics_travel_with_the_weights():
 
 
 def test_rollouts_feed_on_themselves():
-    model = make(dtype="float64")
+    model = make(dtype="float64", reward=True)
     state, actions = normal(0, 4, 3), normal(1, 2, 4, 2)
-    states = model.rollout(state, actions)
+    states, rewards = model.rollout(state, actions)
     first = model(state, actions[0])
     expected = torch.stack([state, first, model(first, actions[1])])
     assert torch.equal(states, expected)
+    assert torch.equal(rewards[1], model.predict(first, actions[1]).reward)
     assert not states.requires_grad
+    assert make().rollout(state, actions).rewards is None
 
 
 @pytest.mark.parametrize(
