@@ -109,9 +109,19 @@ def test_members_have_the_losses_and_gradients_of_single_networks():
             torch.testing.assert_close(found, parameter.grad, rtol=1e-9, atol=1e-13)
 
 
+def test_moments_of_some_members_are_those_among_all():
+    model = make(members=4)
+    with torch.no_grad():  # bounds that differ, near enough to matter
+        model.highest_log_variance += normal(2, 4, 1, 3)
+        model.lowest_log_variance.copy_(normal(3, 4, 1, 3) - 1)
+    inputs, some = normal(0, 4, 10, 5), torch.tensor([1, 3])
+    for part, whole in zip(model.moments(inputs[some], some), model.moments(inputs), strict=True):
+        torch.testing.assert_close(part, whole[some], rtol=1e-12, atol=1e-14)
+
+
 def test_forward_is_the_mean_of_the_elites():
     model = make(members=4, elites=2)
-    model.choose(torch.tensor([0.4, 0.1, torch.nan, 0.3]))
+    model.choose(torch.tensor([0.4, 0.3, torch.nan, 0.1]))
     assert model.elites.tolist() == [1, 3]
     state, action = normal(0, 5, 3), normal(1, 5, 2)
     alone = [single(model, e)(state, action) for e in (1, 3)]

@@ -273,6 +273,36 @@ def test_patience_ends_fits_and_each_member_gets_its_best_epoch_back():
     assert torch.equal(torch.stack([held_out for *_, held_out in seen]), report.held_out)
 
 
+def test_patience_resumes():
+    script = [[4.0, 2.0], [1.0, 3.0], [0.995, 1.99], [0.993, 2.5]]
+
+    def begin(script):
+        model = Scripted(script)
+        return model, Fitting(
+            model,
+            affine(5),
+            optimizer=Counting(model.parameters(), lr=1.0),
+            generator=seeded(),
+            held_out=affine(4, seed=1),
+            patience=1,
+        )
+
+    first, half = begin([*script[:3], [0.1, 0.1]])
+    for _ in range(3):
+        half.epoch()
+    epochs, state = first.epochs.detach().clone(), half.state_dict()
+    half.epoch()  # the best so far, which the state does not know
+    again, rest = begin(script[3:])
+    with torch.no_grad():
+        again.epochs.copy_(epochs)
+    rest.load_state_dict(state)
+    assert not rest.is_over
+    rest.epoch()
+    assert rest.is_over
+    assert rest.finish().held_out.tolist() == script
+    assert again.epochs.tolist() == [2.0, 1.0]
+
+
 @pytest.mark.parametrize("make", [mlp, ensemble])
 def test_patience_leaves_models_as_good_as_they_ever_were(make):
     model, held_out = make(dtype="float64"), affine(50, seed=3)
@@ -304,8 +334,9 @@ def test_without_patience_the_last_epoch_stays():
     assert model.chosen_by.tolist() == [6.0, 2.0]
 
 
-def test_held_out_losses_are_squared_errors_in_deviations_of_the_change():
-    model, held_out = ensemble(members=4, dtype="float64"), affine(5000, seed=3)
+@pytest.mark.parametrize("make", [mlp, ensemble])
+def test_held_out_losses_are_squared_errors_in_deviations_of_the_change(make):
+    model, held_out = make(dtype="float64"), affine(5000, seed=3)
     report = fit(
         model,
         affine(100),
@@ -314,11 +345,20 @@ def test_held_out_losses_are_squared_errors_in_deviations_of_the_change():
         generator=seeded(),
         held_out=held_out,
     )
-    for e in range(4):
-        model.elites = torch.tensor([e])
+    for e in range(model.members):
+        model.elites = torch.tensor([e])  # which an ensemble predicts by
         error = model(held_out.states, held_out.actions) - held_out.next_states
         expected = (error / model.target_deviation).square().mean().detach()
         torch.testing.assert_close(report.held_out[-1, e], expected, rtol=1e-5, atol=0)
+
+
+def test_the_loss_of_an_epoch_is_the_mean_over_all_rows():
+    model, data = mlp(dtype="float64"), affine(10)
+    still = torch.optim.SGD(model.parameters(), lr=0.0)
+    report = fit(model, data, epochs=1, batch_size=7, optimizer=still, generator=seeded())
+    inputs, targets = model.normalized(data.states, data.actions), model.targets(data)
+    whole = model.losses(inputs[None], targets[None]).detach()
+    torch.testing.assert_close(report.losses[0], whole, rtol=1e-12, atol=0)
 
 
 def test_held_out_errors_choose_the_elites():
