@@ -5,7 +5,7 @@ from mbrl.config import load_config
 from mbrl.errors import MbrlError
 from mbrl.finished_runs import load_policy
 from mbrl.graph import SHIPPED, build_graph
-from mbrl.nn import DeterministicMLP, GaussianMLP, OpenLoop
+from mbrl.nn import DeterministicMLP, EnsembleDynamics, GaussianMLP, MLPDynamics, OpenLoop
 from mbrl.ops import MujocoDynamics, MujocoRollout, ParametricDynamics
 from mbrl.physics import ModelParameters, Simulator
 from mbrl.planning import (
@@ -20,7 +20,7 @@ from mbrl.planning import (
     RandomShooting,
     Variational,
 )
-from mbrl.registry import ALGORITHMS, NODES, PLANNERS, POLICIES, TASKS
+from mbrl.registry import ALGORITHMS, DYNAMICS, NODES, PLANNERS, POLICIES, TASKS
 from mbrl.runner import run
 from mbrl.tasks import (
     make_task,
@@ -43,6 +43,7 @@ __all__ = [
     "load_policy",
     "make_task",
     "register_algorithm",
+    "register_dynamics",
     "register_node",
     "register_planner",
     "register_policy",
@@ -53,6 +54,7 @@ __all__ = [
 register_task = TASKS.register
 register_node = NODES.register
 register_policy = POLICIES.register
+register_dynamics = DYNAMICS.register
 register_planner = PLANNERS.register
 register_algorithm = ALGORITHMS.register
 
@@ -62,6 +64,8 @@ register_node("mpc")(PlanNode)
 register_policy("deterministic_mlp")(DeterministicMLP)
 register_policy("gaussian_mlp")(GaussianMLP)
 register_policy("open_loop")(OpenLoop)
+register_dynamics("mlp")(MLPDynamics)
+register_dynamics("ensemble")(EnsembleDynamics)
 register_planner("ilqr")(ILQR)
 register_planner("random_shooting")(RandomShooting)
 register_planner("predictive_sampling")(PredictiveSampling)

@@ -78,5 +78,6 @@ def _identity(entry: Any) -> str:
 TASKS = Registry("task")
 NODES = Registry("node kind")
 POLICIES = Registry("policy")
+DYNAMICS = Registry("dynamics model")
 PLANNERS = Registry("planner")
 ALGORITHMS = Registry("algorithm")

@@ -1,7 +1,13 @@
-"""Networks: perceptrons, policies, normalisers; torch only, no simulator."""
+"""Networks: perceptrons, policies, models of dynamics, normalisers; torch only, no simulator."""
 
+from mbrl.nn.diagnostics import OneStepError, OpenLoopError, one_step_error, open_loop_error
+from mbrl.nn.dynamics_model import DynamicsModel, Prediction, Rollout, Transitions
+from mbrl.nn.ensemble import EnsembleDynamics
+from mbrl.nn.fitting import FitReport, Fitting, fit
+from mbrl.nn.folding import FoldedMLP
 from mbrl.nn.gaussian import GaussianMLP, GaussianPolicy, OpenLoop
 from mbrl.nn.mlp import MLP
+from mbrl.nn.mlp_dynamics import MLPDynamics
 from mbrl.nn.normalizer import RunningNormalizer
 from mbrl.nn.policy import DeterministicMLP, Policy, act
 from mbrl.nn.squash import Squash, saturation, soft_lower_bound
@@ -9,13 +15,27 @@ from mbrl.nn.squash import Squash, saturation, soft_lower_bound
 __all__ = [
     "MLP",
     "DeterministicMLP",
+    "DynamicsModel",
+    "EnsembleDynamics",
+    "FitReport",
+    "Fitting",
+    "FoldedMLP",
     "GaussianMLP",
     "GaussianPolicy",
+    "MLPDynamics",
+    "OneStepError",
     "OpenLoop",
+    "OpenLoopError",
     "Policy",
+    "Prediction",
+    "Rollout",
     "RunningNormalizer",
     "Squash",
+    "Transitions",
     "act",
+    "fit",
+    "one_step_error",
+    "open_loop_error",
     "saturation",
     "soft_lower_bound",
 ]

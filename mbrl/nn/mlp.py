@@ -14,14 +14,14 @@ from mbrl.errors import ArgumentError
 Activation = Literal["tanh", "relu", "leaky_relu", "silu", "elu"]
 DType = Literal["float32", "float64"]
 
-_ACTIVATIONS: dict[str, type[nn.Module]] = {
+ACTIVATIONS: dict[str, type[nn.Module]] = {
     "tanh": nn.Tanh,
     "relu": nn.ReLU,
     "leaky_relu": nn.LeakyReLU,
     "silu": nn.SiLU,
     "elu": nn.ELU,
 }
-_DTYPES = {"float32": torch.float32, "float64": torch.float64}
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
 class MLP(nn.Sequential):
@@ -55,12 +55,12 @@ class MLP(nn.Sequential):
         widths = [inputs, *hidden, outputs]
         layers: list[nn.Module] = []
         for i, (before, after) in enumerate(itertools.pairwise(widths)):
-            linear = nn.Linear(before, after, dtype=_DTYPES[dtype])
+            linear = nn.Linear(before, after, dtype=DTYPES[dtype])
             nn.init.xavier_uniform_(linear.weight, generator=generator)
             nn.init.zeros_(linear.bias)
             layers.append(linear)
             if i < len(hidden):
-                layers.append(_ACTIVATIONS[activation]())
+                layers.append(ACTIVATIONS[activation]())
         with torch.no_grad():
             layers[-1].weight.mul_(output_scale)  # type: ignore[operator]
         super().__init__(*layers)

@@ -1,0 +1,217 @@
+"""What every learned model of dynamics is: a network between normalised inputs and changes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from mbrl.errors import ArgumentError
+from mbrl.nn.mlp import DTYPES, DType
+
+_TINY = 1e-7  # added to deviations; what deviates less has never varied
+
+
+class Transitions(NamedTuple):
+    """Samples of the dynamics, N of them; states may be observations."""
+
+    states: Tensor  # (N, n)
+    actions: Tensor  # (N, nu)
+    next_states: Tensor  # (N, n)
+    rewards: Tensor | None = None  # (N,)
+
+
+class Prediction(NamedTuple):
+    """What a model says of one step."""
+
+    next_state: Tensor  # (..., n)
+    reward: Tensor | None = None  # (...,), of models that learn it
+
+
+class Rollout(NamedTuple):
+    """What a model says of T steps."""
+
+    states: Tensor  # (T+1, N, n)
+    rewards: Tensor | None = None  # (T, N), of models that learn it
+
+
+class DynamicsModel(nn.Module):
+    r"""A learned map x' = F(x, u) over any space of states or observations, batch first.
+
+    .. math:: F(x, u) = x + \sigma_d f(z) + \mu_d, \qquad
+              z = \left( \frac{x - \mu_x}{\sigma_x + \epsilon},
+                         \frac{u - \mu_u}{\sigma_u + \epsilon} \right)
+
+    f is the network, trained towards :math:`y = (x' - x - \mu_d) / (\sigma_d + \epsilon)` with
+    :math:`\epsilon = 10^{-7}` (Nagabandi et al. 2018, section IV-A). With ``reward``, r is one more
+    entry of y, normalised by its own moments. Moments are buffers: constants of the fit until
+    :meth:`set_statistics` is called again. The network works in its own precision; what it predicts
+    is added to the state in the state's.
+
+    Kinds are built from sizes alone; their keyword-only parameters are their configuration.
+
+    Args:
+        state_size: n.
+        action_size: nu.
+        reward: whether the reward is predicted, too.
+        dtype: precision of the network.
+
+    Attributes:
+        state_size: n.
+        action_size: nu.
+        output_size: width k of y: n, and one with a reward.
+        predicts_reward: whether the reward is predicted, too.
+        members: E, how many networks are trained side by side.
+        bootstraps: whether each is trained on a resampling of the data of its own.
+    """
+
+    members: int = 1
+    bootstraps: bool = False
+    input_mean: Tensor
+    input_scale: Tensor
+    target_mean: Tensor
+    target_deviation: Tensor
+
+    def __init__(self, state_size: int, action_size: int, *, reward: bool, dtype: DType):
+        super().__init__()
+        self.state_size, self.action_size = state_size, action_size
+        self.predicts_reward = reward
+        self.output_size = state_size + reward
+        self.input_size = state_size + action_size
+        precision = DTYPES[dtype]
+        for name, size in (("input", self.input_size), ("target", self.output_size)):
+            self.register_buffer(f"{name}_mean", torch.zeros(size, dtype=precision))
+        self.register_buffer("input_scale", torch.ones(self.input_size, dtype=precision))
+        self.register_buffer("target_deviation", torch.ones(self.output_size, dtype=precision))
+
+    def forward(self, state: Tensor, action: Tensor) -> Tensor:
+        """Return the expected next state [N, n] in the state's dtype, of [N, n] and [N, nu]."""
+        return self.predict(state, action).next_state
+
+    def predict(self, state: Tensor, action: Tensor) -> Prediction:
+        """Return the expected next state and reward of [N, n] and [N, nu]."""
+        return self.prediction(state, self.mean(self.normalized(state, action)))
+
+    def mean(self, inputs: Tensor) -> Tensor:
+        """Return f: normalised inputs [N, n + nu] -> expected y, [N, k]."""
+        raise NotImplementedError
+
+    def losses(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        """Return what training minimises, by member, [E].
+
+        Args:
+            inputs: normalised inputs, [E, B, n + nu]: every member has a batch of its own.
+            targets: y, [E, B, k].
+        """
+        raise NotImplementedError
+
+    def squared_errors(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the squared error of each member's mean prediction, summed over k, [E, B].
+
+        Args:
+            inputs: normalised inputs, [B, n + nu].
+            targets: y, [B, k].
+        """
+        raise NotImplementedError
+
+    def by_member(self) -> Mapping[str, Tensor]:
+        """Return the parameters without autograd, sharing memory, members along dimension 0."""
+        raise NotImplementedError
+
+    def choose(self, held_out: Tensor | None) -> None:
+        """Say which members predict, by their held-out losses [E]; None: there are none.
+
+        Raises:
+            ArgumentError: if a choice is to be made and there is nothing to make it by.
+        """
+
+    @torch.no_grad()
+    def set_statistics(
+        self,
+        *,
+        inputs: tuple[Tensor, Tensor],
+        differences: tuple[Tensor, Tensor],
+        rewards: tuple[Tensor, Tensor] | None = None,
+    ) -> None:
+        """Set means and standard deviations; what never varied is centred and not scaled.
+
+        Args:
+            inputs: of states, then actions: mean and deviation, [n + nu] each.
+            differences: of x' - x, [n] each.
+            rewards: of rewards, numbers; with a reward only.
+
+        Raises:
+            ArgumentError: if shapes do not fit, or a number is negative or not finite.
+        """
+        if (rewards is not None) != self.predicts_reward:
+            verb = "must be" if self.predicts_reward else "can only be"
+            raise ArgumentError(f"rewards {verb} given where the model predicts the reward")
+        given = {"inputs": (inputs, self.input_size), "differences": (differences, self.state_size)}
+        for name, (moments, size) in given.items():
+            _check_moments(name, moments, size)
+        targets = differences
+        if rewards is not None:
+            rewards = (rewards[0].reshape(-1), rewards[1].reshape(-1))
+            _check_moments("rewards", rewards, 1)
+            targets = (
+                torch.cat([differences[0], rewards[0]]),
+                torch.cat([differences[1], rewards[1]]),
+            )
+        deviation = torch.where(inputs[1] < _TINY, 1.0, inputs[1] + _TINY)
+        self.input_mean.copy_(inputs[0])
+        self.input_scale.copy_(deviation)
+        self.target_mean.copy_(targets[0])
+        self.target_deviation.copy_(torch.where(targets[1] < _TINY, 1.0, targets[1]))
+
+    def normalized(self, state: Tensor, action: Tensor) -> Tensor:
+        """Return z, [..., n + nu] in the network's dtype."""
+        joint = torch.cat(
+            [state.to(self.input_mean.dtype), action.to(self.input_mean.dtype)], dim=-1
+        )
+        return (joint - self.input_mean) / self.input_scale
+
+    def targets(self, transitions: Transitions) -> Tensor:
+        """Return y, [N, k] in the network's dtype; differences are taken in the data's.
+
+        Raises:
+            ArgumentError: if rewards are missing.
+        """
+        change = transitions.next_states - transitions.states
+        if self.predicts_reward:
+            if transitions.rewards is None:
+                raise ArgumentError("rewards are missing: the model predicts the reward")
+            change = torch.cat([change, transitions.rewards[:, None].to(change.dtype)], dim=-1)
+        scale = self.target_deviation.to(change.dtype) + _TINY
+        normal = (change - self.target_mean.to(change.dtype)) / scale
+        return normal.to(self.target_mean.dtype)
+
+    def prediction(self, state: Tensor, outputs: Tensor) -> Prediction:
+        """Return what outputs y [..., k] mean at states [..., n]."""
+        change = outputs * self.target_deviation + self.target_mean
+        if not self.predicts_reward:
+            return Prediction(state + change.to(state.dtype))
+        parts = change.to(state.dtype)
+        return Prediction(state + parts[..., :-1], parts[..., -1])
+
+    @torch.no_grad()
+    def rollout(self, state: Tensor, actions: Tensor) -> Rollout:
+        """Apply actions [T, N, nu] from states [N, n], by expectations, without autograd."""
+        states, rewards = [state], []
+        for action in actions:
+            following, reward = self.predict(states[-1], action)
+            states.append(following)
+            if reward is not None:
+                rewards.append(reward)
+        return Rollout(torch.stack(states), torch.stack(rewards) if rewards else None)
+
+
+def _check_moments(name: str, moments: tuple[Tensor, Tensor], size: int) -> None:
+    for what, value in zip(("means", "deviations"), moments, strict=True):
+        if value.shape != (size,):
+            raise ArgumentError(f"{name}: {what} must be [{size}], got {list(value.shape)}")
+        if not bool(value.isfinite().all()):
+            raise ArgumentError(f"{name}: {what} must be finite, got {value.tolist()}")
+    if bool((moments[1] < 0).any()):
+        raise ArgumentError(f"{name}: deviations must not be negative, got {moments[1].tolist()}")

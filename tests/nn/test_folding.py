@@ -1,0 +1,71 @@
+"""Folded weights against the model that they are of."""
+
+import typing
+
+import pytest
+import torch
+
+from mbrl.nn import FoldedMLP, MLPDynamics
+from mbrl.nn.mlp import Activation
+from tests.nn.systems import affine, normal, seeded, standardize
+
+
+def make(**options):
+    model = MLPDynamics(3, 2, seeded(), **{"hidden": (9, 7), "dtype": "float64", **options})
+    standardize(model, affine(100))
+    with torch.no_grad():
+        for i, parameter in enumerate(model.parameters()):
+            if parameter.ndim == 1:  # biases that are not zero
+                parameter += normal(i, len(parameter))
+        model.network[-1].weight *= 0.1  # rollouts stay where states are
+    return model
+
+
+@pytest.mark.parametrize("activation", typing.get_args(Activation))
+@pytest.mark.parametrize("rows", [1, 256, 700])
+def test_folding_is_exact_algebra(activation, rows):
+    model = make(activation=activation)
+    state, actions = affine(rows, seed=4).states, normal(1, 4, rows, 2)
+    expected = model.rollout(state, actions)
+    found = FoldedMLP(model).rollout(state, actions)
+    torch.testing.assert_close(found.states, expected.states, rtol=1e-12, atol=1e-12)
+    assert found.rewards is None
+
+
+@pytest.mark.parametrize("hidden", [(), (9,)])
+def test_rewards_and_models_of_few_layers(hidden):
+    model = make(hidden=hidden, reward=True)
+    state, actions = affine(300, seed=4).states, normal(1, 4, 300, 2)
+    expected, found = model.rollout(state, actions), FoldedMLP(model).rollout(state, actions)
+    torch.testing.assert_close(found.states, expected.states, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(found.rewards, expected.rewards, rtol=1e-12, atol=1e-12)
+
+
+def test_in_float32_it_errs_as_little_as_the_model_does():
+    exact, model = make(), make(dtype="float32")
+    model.load_state_dict(exact.state_dict())
+    state, actions = affine(200, seed=4).states, normal(1, 5, 200, 2)
+    truth = exact.rollout(state, actions).states
+    found = FoldedMLP(model).rollout(state, actions).states
+    plain = model.rollout(state.float(), actions.float()).states
+    assert found.dtype == torch.float32
+    folded, unfolded = (
+        ((states - truth) / exact.input_scale[:3]).abs().amax((1, 2)) for states in (found, plain)
+    )
+    assert 0 < folded[1] < 1e-5
+    assert (folded <= 2 * unfolded).all(), "the system amplifies errors of both alike"
+
+
+def test_it_is_a_snapshot_and_repeats():
+    model = make()
+    state, actions = affine(300, seed=4).states, normal(1, 4, 300, 2)
+    folded = FoldedMLP(model)
+    first = folded.rollout(state, actions).states
+    kept = first.clone()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    folded.rollout(2 * state, actions)
+    assert torch.equal(first, kept)
+    assert torch.equal(folded.rollout(state, actions).states, first)
+    assert not torch.equal(FoldedMLP(model).rollout(state, actions).states, first)
