@@ -6,6 +6,7 @@ from mbrl.planning.building import (
     SmoothingChoice,
     make_planner,
     make_problem,
+    model_of,
 )
 from mbrl.planning.cem import CEM
 from mbrl.planning.cma_es import CMAES
@@ -20,7 +21,8 @@ from mbrl.planning.costs import (
 from mbrl.planning.gradient_shooting import GradientShooting
 from mbrl.planning.icem import ICEM
 from mbrl.planning.ilqr import ILQR
-from mbrl.planning.model import Model, Scene, SimulatorModel, TorchModel, model_of
+from mbrl.planning.learned_model import LearnedModel
+from mbrl.planning.model import Model, Scene, SimulatorModel, TorchModel
 from mbrl.planning.mppi import MPPI
 from mbrl.planning.node import PlanNode
 from mbrl.planning.planner import Plan, Planner, Search
@@ -38,6 +40,7 @@ __all__ = [
     "ILQR",
     "MPPI",
     "GradientShooting",
+    "LearnedModel",
     "Model",
     "Plan",
     "PlanNode",

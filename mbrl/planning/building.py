@@ -9,6 +9,8 @@ from typing import Annotated, Any
 from torch import nn
 
 from mbrl.errors import ArgumentError
+from mbrl.nn import MLPDynamics
+from mbrl.ops import MujocoDynamics
 from mbrl.options import Choice, at_key, chosen
 from mbrl.physics import SMOOTHINGS, smoothing_of
 from mbrl.planning.checks import check_counts
@@ -19,7 +21,8 @@ from mbrl.planning.costs import (
     StageCost,
     TerminalCost,
 )
-from mbrl.planning.model import model_of
+from mbrl.planning.learned_model import LearnedModel
+from mbrl.planning.model import Model, SimulatorModel, TorchModel
 from mbrl.planning.planner import Planner
 from mbrl.planning.problem import Problem
 from mbrl.registry import PLANNERS
@@ -111,3 +114,27 @@ def _residual_cost(task: Task, terms: Chosen, where: str) -> ResidualCost:
     if task.simulator is None:
         raise ArgumentError(f"{where}: residuals are of MuJoCo's quantities, {task.name} has none")
     return ResidualCost(task.simulator, terms, where=where)
+
+
+def model_of(task: Task, dynamics: nn.Module | None = None, **options: Any) -> Model:
+    """Return the model of a task, or of other dynamics in its place.
+
+    Args:
+        task: the task.
+        dynamics: what stands in for its dynamics, e.g. a learned model; None: its own.
+        **options: of ``task.dynamics``: method, smoothing.
+
+    Raises:
+        ArgumentError: if options are given for dynamics that are made already.
+    """
+    if dynamics is not None and options:
+        raise ArgumentError(f"{', '.join(options)}: only for a task's own dynamics")
+    simulator = task.simulator
+    if dynamics is None and task.has_plain_dynamics and simulator is not None:
+        return SimulatorModel(simulator, **options)
+    if isinstance(dynamics, MujocoDynamics):
+        return SimulatorModel(dynamics.simulator)
+    spec = None if simulator is None else simulator.spec
+    if isinstance(dynamics, MLPDynamics):
+        return LearnedModel(dynamics, spec)
+    return TorchModel(dynamics or task.dynamics(**options), task.state_size, spec)

@@ -10,11 +10,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from mbrl.errors import ArgumentError, DivergenceError
-from mbrl.ops import MujocoDynamics
+from mbrl.errors import DivergenceError
 from mbrl.ops.tangent import TangentMap
 from mbrl.physics import Simulator, StateSpec
-from mbrl.tasks import Task, declared
+from mbrl.tasks import declared
 
 Law = Callable[[int, Tensor], Tensor]
 
@@ -368,25 +367,3 @@ def naming(rows: Tensor) -> Iterator[None]:
     except DivergenceError as error:
         named = sorted({int(rows[row % len(rows)]) for row in error.rows or range(len(rows))})
         raise DivergenceError(str(error), named) from error
-
-
-def model_of(task: Task, dynamics: nn.Module | None = None, **options: Any) -> Model:
-    """Return the model of a task, or of other dynamics in its place.
-
-    Args:
-        task: the task.
-        dynamics: what stands in for its dynamics, e.g. a learned model; None: its own.
-        **options: of ``task.dynamics``: method, smoothing.
-
-    Raises:
-        ArgumentError: if options are given for dynamics that are made already.
-    """
-    if dynamics is not None and options:
-        raise ArgumentError(f"{', '.join(options)}: only for a task's own dynamics")
-    simulator = task.simulator
-    if dynamics is None and task.has_plain_dynamics and simulator is not None:
-        return SimulatorModel(simulator, **options)
-    if isinstance(dynamics, MujocoDynamics):
-        return SimulatorModel(dynamics.simulator)
-    spec = None if simulator is None else simulator.spec
-    return TorchModel(dynamics or task.dynamics(**options), task.state_size, spec)
