@@ -1,6 +1,11 @@
 """Model-based reinforcement learning and control through differentiable MuJoCo, in PyTorch."""
 
-from mbrl.algorithms import ModelPredictiveControl, PolicyGradient, TrajectoryOptimization
+from mbrl.algorithms import (
+    LearnedMPC,
+    ModelPredictiveControl,
+    PolicyGradient,
+    TrajectoryOptimization,
+)
 from mbrl.config import load_config
 from mbrl.errors import MbrlError
 from mbrl.finished_runs import load_policy
@@ -76,6 +81,7 @@ register_planner("cma_es")(CMAES)
 register_algorithm("policy_gradient")(PolicyGradient)
 register_algorithm("trajectory_optimization")(TrajectoryOptimization)
 register_algorithm("mpc")(ModelPredictiveControl)
+register_algorithm("learned_mpc")(LearnedMPC)
 register_planner("gradient_shooting")(GradientShooting)
 register_planner("variational")(Variational)
 register_smooth()

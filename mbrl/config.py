@@ -88,13 +88,17 @@ class CheckpointOptions:
 
     Attributes:
         every: updates between checkpoints.
+        seconds: between those in the middle of an update, of algorithms whose updates take long.
     """
 
     every: int = 10
+    seconds: float = 300.0
 
     def __post_init__(self) -> None:
         if self.every < 1:
             raise ConfigError(f"every must be at least 1, got {self.every}")
+        if not self.seconds >= 0:
+            raise ConfigError(f"seconds must not be negative, got {self.seconds}")
 
 
 @dataclass(frozen=True)

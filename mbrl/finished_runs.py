@@ -84,11 +84,17 @@ def _planner_of(config: Config, state: Mapping[str, Any]) -> Actor | StateActor:
     return algorithm.actor()
 
 
-def made_algorithm(config: Config, task: Task, generator: torch.Generator) -> Algorithm:
-    """Return the algorithm of a configuration, not yet begun."""
+def made_algorithm(
+    config: Config,
+    task: Task,
+    generator: torch.Generator,
+    pause: Callable[[], None] = lambda: None,
+) -> Algorithm:
+    """Return the algorithm of a configuration, not yet begun; ``pause``: see ``Setting``."""
     options = dict(config.algorithm)
     entry = ALGORITHMS.get(options.pop("kind"))
-    algorithm: Algorithm = entry(Setting(task, config.graph, generator, load_policy), **options)
+    setting = Setting(task, config.graph, generator, load_policy, pause)
+    algorithm: Algorithm = entry(setting, **options)
     return algorithm
 
 

@@ -109,11 +109,14 @@ class _Run:
         self._eval_task = self._make_eval_task()
         self._generator = torch.Generator().manual_seed(config.seed)
         self._kind = config.algorithm["kind"]
-        self._algorithm = made_algorithm(config, self._task, self._generator)
+        self._algorithm = made_algorithm(config, self._task, self._generator, self._pause)
         self._check_states()
         self._update, self._env_steps, self._wall = 0, 0, 0.0
+        self._pauses = 0  # in the middle of updates
         self._best = _NOTHING
-        self._saved = -1  # the update of latest.pt
+        self._saved, self._saved_at = -1, time.perf_counter()  # the update of latest.pt, and when
+        self._counted_at = 0.0  # up to when the time of the update in progress is part of the wall
+        self._whole = self._generator.get_state()  # where it was when the algorithm's was whole
         self._owed = False  # an evaluation that is due has not come to its end
         if resume is None:
             self.folder = RunFolder.create(
@@ -164,24 +167,42 @@ class _Run:
             self._look_back({})
         while self._update < self._algorithm.updates:
             self._stop_if_asked()
-            start = time.perf_counter()
+            self._counted_at = time.perf_counter()
             measured = self._measured_update()
             self._update += 1
             self._env_steps += int(measured.pop("env_steps"))
-            self._wall += time.perf_counter() - start
+            self._count_time()
             row = {"update": self._update, "env_steps": self._env_steps, "wall_s": self._wall}
             stream.write({**row, **measured})
             self._look_back(measured)
 
     def _measured_update(self) -> dict[str, float]:
-        """Make an update; if it fails, save what was before it, random numbers included."""
-        before = self._generator.get_state()
+        """Make an update; if it fails, save what was whole before, random numbers included."""
+        self._whole, paused = self._generator.get_state(), self._pauses
         try:
             return self._algorithm.update()
         except MbrlError:
-            self._generator.set_state(before)
+            self._generator.set_state(self._whole)
+            if self._pauses > paused:
+                self._saved = -1  # there is more to save than what was before the update
             self._save()
             raise
+
+    def _pause(self) -> None:
+        """In the middle of an update: stop if asked to, and save if it has been long."""
+        self._count_time()
+        self._whole = self._generator.get_state()
+        self._pauses += 1
+        long = time.perf_counter() - self._saved_at > self.config.checkpoint.seconds
+        if long or self._stop.signum is not None:
+            self._saved = -1  # that was of the update's beginning
+            self._save()
+        self._stop_if_asked()
+
+    def _count_time(self) -> None:
+        now = time.perf_counter()
+        self._wall += now - self._counted_at
+        self._counted_at = now
 
     def _stop_if_asked(self) -> None:
         if self._stop.signum is not None:
@@ -210,7 +231,7 @@ class _Run:
     def _save(self) -> None:
         if self._saved != self._update:
             checkpoint.save(self.folder.latest, self._content(), keep_previous=True)
-            self._saved = self._update
+            self._saved, self._saved_at = self._update, time.perf_counter()
 
     def _content(self) -> dict[str, Any]:
         task = self._task

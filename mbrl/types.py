@@ -48,6 +48,15 @@ class Transition(NamedTuple):
     terminated: torch.Tensor  # (B,) bool
 
 
+class Transitions(NamedTuple):
+    """Samples of a dynamics, N of them, in no order that matters; states may be observations."""
+
+    states: torch.Tensor  # (N, n)
+    actions: torch.Tensor  # (N, nu)
+    next_states: torch.Tensor  # (N, n)
+    rewards: torch.Tensor | None = None  # (N,)
+
+
 class Start(NamedTuple):
     """Where episodes begin."""
 

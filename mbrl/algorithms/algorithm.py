@@ -53,6 +53,10 @@ def _no_policies(run: str) -> Actor:
     raise ArgumentError(f"no policy can be loaded here, got the run {run!r}")
 
 
+def _go_on() -> None:
+    """Nobody asks anything of an update in progress."""
+
+
 class Setting(NamedTuple):
     """What an algorithm is given, beside its own options."""
 
@@ -60,6 +64,9 @@ class Setting(NamedTuple):
     graph: Mapping[str, Any]  # a ``graph:`` section, for those that use one
     generator: torch.Generator  # all randomness, initial weights included
     load_policy: Callable[[str], Actor | StateActor] = _no_policies  # of the folder of a run
+    # For an algorithm whose updates take minutes, to call in their middle, where its state_dict is
+    # whole and its next ``update`` goes on from there. It may save that, and it may raise.
+    pause: Callable[[], None] = _go_on
 
 
 class Algorithm(Protocol):
@@ -81,7 +88,7 @@ class Algorithm(Protocol):
 
         Raises:
             DivergenceError: if physics or gradients stop being finite; the state is then that
-                before the update.
+                before the update, or of its last pause.
         """
 
     def actor(self) -> Actor | StateActor:

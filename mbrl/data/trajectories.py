@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from mbrl.errors import ArgumentError, StorageError, one_line
+from mbrl.types import Transitions
 
 _KEYS = ("observations", "actions", "rewards", "lengths")
 _UNREADABLE = (
@@ -36,26 +37,6 @@ class Episode(NamedTuple):
     observations: Tensor  # [T+1, n_obs] float64
     actions: Tensor  # [T, nu] float64
     rewards: Tensor  # [T] float64
-
-
-class Transitions(NamedTuple):
-    """Steps by themselves, in no order that matters."""
-
-    observations: Tensor  # [N, n_obs]
-    actions: Tensor  # [N, nu]
-    next_observations: Tensor  # [N, n_obs]
-
-    def split(self, held_out: float, generator: torch.Generator) -> tuple[Transitions, Transitions]:
-        """Return (training, held out), a random share ``held_out`` of [0, 1) in the second.
-
-        Raises:
-            ArgumentError: if ``held_out`` is out of range.
-        """
-        training, rest = _split(len(self.observations), held_out, generator)
-        return (
-            Transitions(*(part[training] for part in self)),
-            Transitions(*(part[rest] for part in self)),
-        )
 
 
 class Windows(NamedTuple):
@@ -113,6 +94,7 @@ class Trajectories:
             _joined(before, (self.observation_size,)),
             _joined(actions, (self.action_size,)),
             _joined(after, (self.observation_size,)),
+            _joined([episode.rewards for episode in episodes], ()),
         )
 
     def windows(self, length: int, *, stride: int = 1) -> Windows:
@@ -252,6 +234,22 @@ class Trajectories:
         if steps == 0:
             raise ArgumentError("an episode must have a step")
         return Episode(*(part.detach().to("cpu", torch.float64, copy=True) for part in episode))
+
+
+def split_transitions(
+    transitions: Transitions, held_out: float, generator: torch.Generator
+) -> tuple[Transitions, Transitions]:
+    """Return (training, held out), a random share ``held_out`` of [0, 1) in the second.
+
+    Raises:
+        ArgumentError: if ``held_out`` is out of range.
+    """
+
+    def part(rows: Tensor) -> Transitions:
+        return Transitions(*(None if field is None else field[rows] for field in transitions))  # type: ignore[arg-type]  # only rewards may be None
+
+    training, rest = _split(len(transitions.states), held_out, generator)
+    return part(training), part(rest)
 
 
 def _joined(parts: list[Tensor], shape: tuple[int, ...]) -> Tensor:

@@ -1,7 +1,7 @@
 """Networks: perceptrons, policies, models of dynamics, normalisers; torch only, no simulator."""
 
 from mbrl.nn.diagnostics import OneStepError, OpenLoopError, one_step_error, open_loop_error
-from mbrl.nn.dynamics_model import DynamicsModel, Prediction, Rollout, Transitions
+from mbrl.nn.dynamics_model import DynamicsModel, Prediction, Rollout
 from mbrl.nn.ensemble import EnsembleDynamics
 from mbrl.nn.fitting import FitReport, Fitting, fit
 from mbrl.nn.folding import FoldedMLP
@@ -31,7 +31,6 @@ __all__ = [
     "Rollout",
     "RunningNormalizer",
     "Squash",
-    "Transitions",
     "act",
     "fit",
     "one_step_error",

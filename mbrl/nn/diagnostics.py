@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from mbrl.errors import ArgumentError
-from mbrl.nn.dynamics_model import DynamicsModel, Transitions
+from mbrl.nn.dynamics_model import DynamicsModel
+from mbrl.types import Transitions
 
 _ROWS_AT_ONCE = 4096
 

@@ -10,17 +10,9 @@ from torch import Tensor, nn
 
 from mbrl.errors import ArgumentError
 from mbrl.nn.mlp import DTYPES, DType
+from mbrl.types import Transitions
 
 _TINY = 1e-7  # added to deviations; what deviates less has never varied
-
-
-class Transitions(NamedTuple):
-    """Samples of the dynamics, N of them; states may be observations."""
-
-    states: Tensor  # (N, n)
-    actions: Tensor  # (N, nu)
-    next_states: Tensor  # (N, n)
-    rewards: Tensor | None = None  # (N,)
 
 
 class Prediction(NamedTuple):
@@ -165,6 +157,22 @@ class DynamicsModel(nn.Module):
         self.target_mean.copy_(targets[0])
         self.target_deviation.copy_(torch.where(targets[1] < _TINY, 1.0, targets[1]))
 
+    def standardize(self, data: Transitions) -> None:
+        """Set the statistics to those of data, deviations with the divisor N.
+
+        Raises:
+            ArgumentError: if there are no rows, or rewards are missing.
+        """
+        if not len(data.states):
+            raise ArgumentError("data: statistics need at least one row")
+        inputs = torch.cat([data.states, data.actions], dim=-1).double()
+        rewards = self._required_rewards(data)
+        self.set_statistics(
+            inputs=_moments(inputs),
+            differences=_moments((data.next_states - data.states).double()),
+            rewards=None if rewards is None else _moments(rewards.double()),
+        )
+
     def normalized(self, state: Tensor, action: Tensor) -> Tensor:
         """Return z, [..., n + nu] in the network's dtype."""
         joint = torch.cat(
@@ -179,10 +187,9 @@ class DynamicsModel(nn.Module):
             ArgumentError: if rewards are missing.
         """
         change = transitions.next_states - transitions.states
-        if self.predicts_reward:
-            if transitions.rewards is None:
-                raise ArgumentError("rewards are missing: the model predicts the reward")
-            change = torch.cat([change, transitions.rewards[:, None].to(change.dtype)], dim=-1)
+        rewards = self._required_rewards(transitions)
+        if rewards is not None:
+            change = torch.cat([change, rewards[:, None].to(change.dtype)], dim=-1)
         scale = self.target_deviation.to(change.dtype) + _TINY
         normal = (change - self.target_mean.to(change.dtype)) / scale
         return normal.to(self.target_mean.dtype)
@@ -205,6 +212,16 @@ class DynamicsModel(nn.Module):
             if reward is not None:
                 rewards.append(reward)
         return Rollout(torch.stack(states), torch.stack(rewards) if rewards else None)
+
+    def _required_rewards(self, data: Transitions) -> Tensor | None:
+        """Return the rewards of data, for a model that learns them."""
+        if self.predicts_reward and data.rewards is None:
+            raise ArgumentError("rewards are missing: the model predicts the reward")
+        return data.rewards if self.predicts_reward else None
+
+
+def _moments(values: Tensor) -> tuple[Tensor, Tensor]:
+    return values.mean(0), values.std(0, correction=0)
 
 
 def _check_moments(name: str, moments: tuple[Tensor, Tensor], size: int) -> None:

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from mbrl.errors import ArgumentError, DivergenceError
-from mbrl.nn.dynamics_model import DynamicsModel, Transitions
+from mbrl.nn.dynamics_model import DynamicsModel
+from mbrl.types import Transitions
 
 _IMPROVEMENT = 0.01  # relative decrease of a held-out loss that counts as one
 _ROWS_AT_ONCE = 4096  # of held-out data

@@ -21,10 +21,11 @@ from mbrl.planning.costs import (
 from mbrl.planning.gradient_shooting import GradientShooting
 from mbrl.planning.icem import ICEM
 from mbrl.planning.ilqr import ILQR
-from mbrl.planning.learned_model import LearnedModel
+from mbrl.planning.learned_model import LearnedModel, learned_model
 from mbrl.planning.model import Model, Scene, SimulatorModel, TorchModel
 from mbrl.planning.mppi import MPPI
 from mbrl.planning.node import PlanNode
+from mbrl.planning.observed import ObservedStage, ObservingController
 from mbrl.planning.planner import Plan, Planner, Search
 from mbrl.planning.predictive_sampling import PredictiveSampling
 from mbrl.planning.problem import Policy, Problem
@@ -42,6 +43,8 @@ __all__ = [
     "GradientShooting",
     "LearnedModel",
     "Model",
+    "ObservedStage",
+    "ObservingController",
     "Plan",
     "PlanNode",
     "Planner",
@@ -65,6 +68,7 @@ __all__ = [
     "TorchModel",
     "ValueTerminal",
     "Variational",
+    "learned_model",
     "make_planner",
     "make_problem",
     "model_of",

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from torch import nn
 
 from mbrl.errors import ArgumentError
-from mbrl.nn import MLPDynamics
+from mbrl.nn import DynamicsModel
 from mbrl.ops import MujocoDynamics
 from mbrl.options import Choice, at_key, chosen
 from mbrl.physics import SMOOTHINGS, smoothing_of
@@ -21,7 +21,7 @@ from mbrl.planning.costs import (
     StageCost,
     TerminalCost,
 )
-from mbrl.planning.learned_model import LearnedModel
+from mbrl.planning.learned_model import learned_model
 from mbrl.planning.model import Model, SimulatorModel, TorchModel
 from mbrl.planning.planner import Planner
 from mbrl.planning.problem import Problem
@@ -135,6 +135,6 @@ def model_of(task: Task, dynamics: nn.Module | None = None, **options: Any) -> M
     if isinstance(dynamics, MujocoDynamics):
         return SimulatorModel(dynamics.simulator)
     spec = None if simulator is None else simulator.spec
-    if isinstance(dynamics, MLPDynamics):
-        return LearnedModel(dynamics, spec)
+    if isinstance(dynamics, DynamicsModel):
+        return learned_model(dynamics, spec)
     return TorchModel(dynamics or task.dynamics(**options), task.state_size, spec)

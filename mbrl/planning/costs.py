@@ -69,38 +69,46 @@ class StageCost(ABC):
         """
 
 
-class RewardCost(StageCost):
-    r"""A task's reward, negated: :math:`c = -r(x, u, x'; t, c)`.
+class DifferentiatedCost(StageCost):
+    """A cost that torch differentiates: by (x, u, x') jointly, and twice for a quadratic model.
 
-    With ``until_termination`` nothing is earned after the step that ends the episode, as in the
-    environment. The quadratic model takes the reward's Hessian by (x, u, x') from autograd, with
-    its negative eigenvalues set to zero.
+    The quadratic model's Hessian is autograd's with its negative eigenvalues set to zero.
 
     Args:
-        task: the task.
-        until_termination: whether terminations count.
+        name: of whose cost it is, for messages.
     """
 
-    def __init__(self, task: Task, *, until_termination: bool = True):
-        self._task, self._until_termination = task, until_termination
+    def __init__(self, name: str):
+        self._name = name
+
+    @abstractmethod
+    def costs(self, x: Tensor, u: Tensor, y: Tensor, points: StagePoints) -> Tensor:
+        """Return costs [T B] of states, actions and next states.
+
+        Args:
+            x: in place of ``points.state``, [T B, nx].
+            u: in place of ``points.action``, [T B, nu].
+            y: in place of ``points.next_state``, [T B, nx].
+            points: where in the episodes that is.
+        """
 
     def __call__(self, points: StagePoints) -> Tensor:
         """[T B]."""
-        return self._costs(points.state, points.action, points.next_state, points)
+        return self.costs(points.state, points.action, points.next_state, points)
 
     def quadratic(self, points: StagePoints, a: Tensor, b: Tensor, model: Model) -> Quadratic:
         """See :class:`StageCost`; the sizes of x, u and x' in the full Hessian follow each other.
 
         Raises:
-            ArgumentError: if the reward has no second derivatives.
+            ArgumentError: if there are no second derivatives.
         """
         sizes = [points.state.shape[1], points.action.shape[1], points.next_state.shape[1]]
         joint = torch.cat([points.state, points.action, points.next_state], dim=1)
         joint = joint.detach().requires_grad_()
         with torch.enable_grad():
             x, u, y = joint.split(sizes, dim=1)
-            costs = self._costs(x, u, y, points)
-            gradient, hessian = _derivatives(costs, joint, self._task.name)
+            costs = self.costs(x, u, y, points)
+            gradient, hessian = _derivatives(costs, joint, self._name)
         g, h = _in_tangent(gradient, hessian, points, sizes, model)
         ndx, nu = model.tangent_size, sizes[1]
         identity = torch.eye(ndx + nu, dtype=g.dtype).expand(len(g), -1, -1)
@@ -114,8 +122,24 @@ class RewardCost(StageCost):
             g[:, :ndx], g[:, ndx:], h[:, :ndx, :ndx], h[:, ndx:, :ndx], h[:, ndx:, ndx:]
         )
 
-    def _costs(self, x: Tensor, u: Tensor, y: Tensor, points: StagePoints) -> Tensor:
-        """Return costs [T B], zero after the end.
+
+class RewardCost(DifferentiatedCost):
+    r"""A task's reward, negated: :math:`c = -r(x, u, x'; t, c)`.
+
+    With ``until_termination`` nothing is earned after the step that ends the episode, as in the
+    environment.
+
+    Args:
+        task: the task.
+        until_termination: whether terminations count.
+    """
+
+    def __init__(self, task: Task, *, until_termination: bool = True):
+        super().__init__(task.name)
+        self._task, self._until_termination = task, until_termination
+
+    def costs(self, x: Tensor, u: Tensor, y: Tensor, points: StagePoints) -> Tensor:
+        """See :class:`DifferentiatedCost`; zero after the end.
 
         Rewards there may be anything, and so may their derivatives, which zeros would not stop:
         the reward is given the row's first step instead.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mbrl.nn import FoldedMLP, MLPDynamics
+from mbrl.nn import DynamicsModel, FoldedMLP, MLPDynamics
 from mbrl.physics import StateSpec
 from mbrl.planning.model import Scene, TorchModel
 
@@ -36,3 +36,15 @@ class LearnedModel(TorchModel):
             return states
         lost = (~states.isfinite().all(-1)).to(torch.uint8).cummax(0).values.bool()
         return torch.where(lost[:, :, None], torch.nan, states)
+
+
+def learned_model(dynamics: DynamicsModel, spec: StateSpec | None = None) -> TorchModel:
+    """Return what planners make of a model of dynamics, the fastest that there is for its kind.
+
+    Args:
+        dynamics: the model.
+        spec: the state space, if states are MuJoCo's; None: Euclidean, as observations are.
+    """
+    if isinstance(dynamics, MLPDynamics):
+        return LearnedModel(dynamics, spec)
+    return TorchModel(dynamics, dynamics.state_size, spec)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mbrl.registry import TASKS
-from mbrl.tasks.collection import collect, random_actions
+from mbrl.tasks.collection import Collection, collect, drawn_seeds, random_actions
 from mbrl.tasks.evaluation import Evaluation, evaluate
 from mbrl.tasks.formulas import declared
 from mbrl.tasks.gymnasium_task import GymnasiumTask
@@ -17,6 +17,7 @@ from mbrl.tasks.torso import register_torso
 from mbrl.tasks.tracking import register_tracking
 
 __all__ = [
+    "Collection",
     "Evaluation",
     "Expansion",
     "GymnasiumTask",
@@ -25,6 +26,7 @@ __all__ = [
     "Task",
     "collect",
     "declared",
+    "drawn_seeds",
     "evaluate",
     "make_task",
     "random_actions",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from mbrl.data import Episode
@@ -20,10 +22,132 @@ _WHAT = "a collection"
 Act = Callable[[Tensor, int], Tensor]
 
 
+class Collection:
+    """Episodes in the Gymnasium environment, in lockstep, that can be put by and gone on with.
+
+    A context that closes its environments. What has happened is kept as seeds and actions:
+    environments that are put back to work go through it once more, whatever state of their own
+    they have.
+
+    Args:
+        task: what to make environments of.
+        seeds: episode i is reset with ``seeds[i]``.
+        steps: where an episode is cut that neither ends nor meets the time limit before.
+
+    Raises:
+        ArgumentError: on a number out of range.
+        DivergenceError: if an observation is NaN or infinite.
+        TaskError: if the environment raises, naming it and what it raised.
+    """
+
+    def __init__(self, task: Task, seeds: Sequence[int], *, steps: int):
+        _check_count("steps", steps)
+        self._task, self._seeds, self._steps = task, tuple(seeds), steps
+        self._actions: list[Array] = []
+        self._rewards: list[Array] = []
+        self._lengths = np.zeros(len(self._seeds), dtype=np.int64)
+        with quiet():
+            self._rows = Lockstep(task, self._seeds, _WHAT)
+            self._seen = [self._observed()]
+
+    @property
+    def t(self) -> int:
+        """How many steps have been taken."""
+        return len(self._actions)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether every episode has ended."""
+        return self.t >= self._steps or not self._rows.running.any()
+
+    @property
+    def running(self) -> NDArray[np.bool_]:
+        """Whose episodes have not ended, [B]."""
+        running: NDArray[np.bool_] = self._rows.running.copy()
+        return running
+
+    @property
+    def observations(self) -> Array:
+        """The latest, [B, n_obs]; the last ones of episodes that have ended."""
+        return self._seen[-1].copy()
+
+    def step(self, actions: Array) -> None:
+        """Take a step of the episodes that run, by their rows of ``actions`` [B, nu].
+
+        Raises:
+            DivergenceError: if an observation, an action or a reward is NaN or infinite, or the
+                physics diverged.
+            TaskError: if the environment raises.
+        """
+        running, actions = self.running, actions.copy()
+        with quiet():
+            rewards = self._rows.step(actions)
+            self._rows.require_physics()
+            observations = self._observed()
+        self._lengths += running
+        self._actions.append(actions)
+        self._rewards.append(rewards)
+        self._seen.append(observations)
+
+    def episodes(self) -> list[Episode]:
+        """Return what has happened, with the environment's own rewards."""
+        if not self._actions:
+            return []
+        whole = (np.stack(part, axis=1) for part in (self._seen, self._actions, self._rewards))
+        return [
+            Episode(*map(torch.from_numpy, (seen[: length + 1], done[:length], earned[:length])))
+            for seen, done, earned, length in zip(*whole, self._lengths, strict=True)
+        ]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what :meth:`resumed` goes on from."""
+        shape = 0, len(self._seeds), self._task.action_size
+        actions = np.stack(self._actions) if self._actions else np.zeros(shape)
+        return {
+            "seeds": list(self._seeds),
+            "actions": torch.from_numpy(actions),
+            "observations": torch.from_numpy(self.observations),
+        }
+
+    @classmethod
+    def resumed(cls, task: Task, state: Mapping[str, Any], *, steps: int) -> Collection:
+        """Return the collection of a :meth:`state_dict`.
+
+        Raises:
+            TaskError: if the environment does not repeat what it did.
+        """
+        found = cls(task, state["seeds"], steps=steps)
+        for actions in state["actions"]:
+            found.step(actions.numpy())
+        if not np.array_equal(found.observations, state["observations"].numpy()):
+            found.close()
+            raise TaskError(
+                f"{task.name}: cannot go on in the middle of episodes: the environment does not "
+                "repeat them from the same seeds and actions"
+            )
+        return found
+
+    def close(self) -> None:
+        """Close the environments."""
+        self._rows.close()
+
+    def __enter__(self) -> Collection:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def _observed(self) -> Array:
+        # A copy: the next step writes into them.
+        observations: Array = self._rows.observations.astype(np.float64)
+        self._rows.require_finite("observation", observations)
+        return observations
+
+
 def collect(
     task: Task, act: Act, *, episodes: int, steps: int, generator: torch.Generator
 ) -> list[Episode]:
-    """Run episodes in the Gymnasium environment, all of them in lockstep.
+    """Run episodes in the Gymnasium environment, all of them in lockstep; see `Collection`.
 
     Nothing is kept between calls: where ``generator`` stands, and what ``act`` remembers, is all
     that the next call depends on.
@@ -46,28 +170,22 @@ def collect(
             diverged.
         TaskError: if the environment raises, naming it and what it raised.
     """
-    for name, value in (("episodes", episodes), ("steps", steps)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ArgumentError(f"{name} must be a positive integer, got {value!r}")
-    seeds = torch.randint(2**31 - 1, (episodes,), generator=generator).tolist()
-    lengths = np.zeros(episodes, dtype=np.int64)
-    actions: list[Array] = []
-    rewards: list[Array] = []
-    with quiet(), Lockstep(task, seeds, _WHAT) as rows:
-        observations = [_seen(rows)]
-        for t in range(steps):
-            if not rows.running.any():
-                break
-            lengths += rows.running
-            actions.append(_chosen(act, observations[-1], t, task.action_size))
-            rewards.append(rows.step(actions[-1]))
-            rows.require_physics()
-            observations.append(_seen(rows))
-    whole = (np.stack(part, axis=1) for part in (observations, actions, rewards))
-    return [
-        Episode(*map(torch.from_numpy, (seen[: length + 1], done[:length], earned[:length])))
-        for seen, done, earned, length in zip(*whole, lengths, strict=True)
-    ]
+    with Collection(task, drawn_seeds(episodes, generator), steps=steps) as collection:
+        while not collection.is_over:
+            observations = torch.from_numpy(collection.observations)
+            collection.step(_chosen(act(observations, collection.t), episodes, task.action_size))
+        return collection.episodes()
+
+
+def drawn_seeds(episodes: int, generator: torch.Generator) -> list[int]:
+    """Return as many seeds for environments.
+
+    Raises:
+        ArgumentError: if there are none to draw.
+    """
+    _check_count("episodes", episodes)
+    seeds: list[int] = torch.randint(2**31 - 1, (episodes,), generator=generator).tolist()
+    return seeds
 
 
 def random_actions(task: Task, generator: torch.Generator) -> Act:
@@ -87,17 +205,15 @@ def random_actions(task: Task, generator: torch.Generator) -> Act:
     return act
 
 
-def _seen(rows: Lockstep) -> Array:
-    observations = rows.observations.astype(np.float64)  # a copy: the next step writes into them
-    rows.require_finite("observation", observations)
-    return observations
-
-
-def _chosen(act: Act, observations: Array, t: int, size: int) -> Array:
-    actions = act(torch.from_numpy(observations.copy()), t)
-    wanted = [len(observations), size]
+def _chosen(actions: Tensor, episodes: int, size: int) -> Array:
+    wanted = [episodes, size]
     if not isinstance(actions, Tensor) or list(actions.shape) != wanted:
         found = list(actions.shape) if isinstance(actions, Tensor) else type(actions).__name__
         raise ArgumentError(f"act must return actions of shape {wanted}, got {found}")
     chosen: Array = actions.detach().to("cpu", torch.float64, copy=True).numpy()
     return chosen
+
+
+def _check_count(name: str, value: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ArgumentError(f"{name} must be a positive integer, got {value!r}")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from mbrl.data import Episode, Trajectories
+from mbrl.data import Episode, Trajectories, split_transitions
 from mbrl.errors import ArgumentError, StorageError
 
 LENGTHS = (3, 1, 5, 4)
@@ -89,14 +89,15 @@ def test_episodes_are_held_out_as_a_whole(some):
 
 def test_steps_are_held_out_one_by_one(some):
     whole = some.transitions()
-    training, held_out = whole.split(0.3, torch.Generator().manual_seed(1))
+    training, held_out = split_transitions(whole, 0.3, torch.Generator().manual_seed(1))
     assert (len(training.actions), len(held_out.actions)) == (9, 4)
-    rows = [
-        tuple(torch.cat(row).tolist())
-        for part in (training, held_out)
-        for row in zip(*part, strict=True)
-    ]
-    assert sorted(rows) == sorted(tuple(torch.cat(r).tolist()) for r in zip(*whole, strict=True))
+
+    def rows(part):
+        return [tuple(np.hstack(row).tolist()) for row in zip(*part, strict=True)]
+
+    assert sorted(rows(training) + rows(held_out)) == sorted(rows(whole))
+    none, rewards = split_transitions(whole._replace(rewards=None), 0.3, torch.Generator())
+    assert (none.rewards, rewards.rewards) == (None, None)
 
 
 def test_something_is_left_to_train_on(some):

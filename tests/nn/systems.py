@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from mbrl.nn import DynamicsModel, Transitions
+from mbrl.nn import DynamicsModel
+from mbrl.types import Transitions
 
 A = torch.tensor([[1.0, 0.1, 0.0], [-0.2, 0.9, 0.05], [0.0, 0.3, 0.8]], dtype=torch.float64)
 B = torch.tensor([[0.0, 0.02], [0.5, 0.0], [0.1, -0.4]], dtype=torch.float64)

@@ -44,6 +44,23 @@ def test_formula_in_numpy():
     np.testing.assert_allclose(loss.detach(), [((h - y) ** 2).mean()], rtol=1e-12)
 
 
+def test_statistics_of_data_are_those_of_numpy():
+    model, data = make(dtype="float64", reward=True), affine(50)
+    still = data._replace(actions=torch.cat([data.actions[:, :1], torch.full((50, 1), 3.0)], 1))
+    model.standardize(still)
+    xu = np.concatenate([still.states, still.actions], 1)
+    change = np.concatenate([still.next_states - still.states, still.rewards[:, None]], 1)
+    np.testing.assert_allclose(model.input_mean, xu.mean(0), rtol=1e-13)
+    np.testing.assert_allclose(model.input_scale[:4], xu.std(0)[:4] + 1e-7, rtol=1e-13)
+    assert model.input_scale[4] == 1, "what never varied is not scaled"
+    np.testing.assert_allclose(model.target_mean, change.mean(0), rtol=1e-12, atol=1e-14)
+    np.testing.assert_allclose(model.target_deviation, change.std(0), rtol=1e-13)
+    with pytest.raises(ArgumentError, match="rewards are missing"):
+        model.standardize(data._replace(rewards=None))
+    with pytest.raises(ArgumentError, match="statistics need at least one row"):
+        model.standardize(type(data)(*(part[:0] for part in data)))
+
+
 def test_predictions_have_the_dtype_of_the_state_and_keep_its_digits():
     model = make()
     with torch.no_grad():

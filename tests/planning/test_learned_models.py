@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from mbrl.nn import DynamicsModel, EnsembleDynamics, MLPDynamics, Transitions, fit
+from mbrl.nn import DynamicsModel, EnsembleDynamics, MLPDynamics, fit
 from mbrl.planning import ILQR, Problem, Scene, TorchModel
+from mbrl.types import Transitions
 from tests.planning.lq import Weights, problem_of, random_weights, riccati
 
 HORIZON = 12

@@ -1,0 +1,287 @@
+"""Model-based reinforcement learning: learn the dynamics, plan with them, learn from what came."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Annotated, Any, NamedTuple
+
+import torch
+
+from mbrl.algorithms.algorithm import Actor, Setting
+from mbrl.algorithms.learner import FitOptions, Learner
+from mbrl.data import Episode, Trajectories
+from mbrl.errors import ConfigError, MbrlError
+from mbrl.nn import DynamicsModel, one_step_error, open_loop_error
+from mbrl.options import Choice, at_key
+from mbrl.planning import (
+    ObservedStage,
+    ObservingController,
+    PlannerChoice,
+    Problem,
+    RecedingHorizon,
+    Schedule,
+    Tail,
+    learned_model,
+    make_planner,
+)
+from mbrl.planning.checks import check_counts
+from mbrl.registry import DYNAMICS
+from mbrl.tasks import Collection, collect, drawn_seeds, random_actions
+
+ModelChoice = Annotated[Mapping[str, Any], Choice(DYNAMICS)]
+_MLP: Mapping[str, Any] = MappingProxyType({"kind": "mlp"})
+_RANDOM_SHOOTING: Mapping[str, Any] = MappingProxyType({"kind": "random_shooting"})
+_DEFAULT_FIT = FitOptions()
+_OPEN_LOOP = 15  # steps of the predictions whose errors are measured
+
+
+class _Planned(NamedTuple):
+    """The episodes of an iteration."""
+
+    seed: int  # of the controller
+    controller: RecedingHorizon
+    collection: Collection
+
+
+class LearnedMPC:
+    r"""Data aggregation: a model fitted to all transitions so far, and episodes planned with it.
+
+    .. math:: \theta_i = \arg\min_\theta \sum_{(o, u, o') \in D_i}
+              \Big| \frac{o' - o - \mu_d}{\sigma_d} - f_\theta(o, u) \Big|^2, \qquad
+              D_{i+1} = D_i \cup \{\text{episodes of MPC with } f_{\theta_i}\}
+
+    D_0 are episodes of uniformly random actions. The model predicts observations, and a plan
+    minimises the sum of ``Task.observed_cost`` along them. Nagabandi et al. 2018, "Neural network
+    dynamics for model-based deep reinforcement learning with model-free fine-tuning", algorithm 1;
+    Berkeley's CS 294-112, fall 2017, homework 4.
+
+    An update is one iteration: fit, then run the episodes in the real environment, in lockstep, so
+    that a control step plans for all of them at once. ``return_mean`` and ``cost_mean`` are those
+    of the episodes, by the environment's own reward and by the cost that is planned for. Errors of
+    the model are measured on the same episodes before it is fitted to them: over one step in
+    deviations of the change, and over 15 steps on its own in deviations of the observations; with
+    ``validation_episodes``, on those as well.
+
+    Args:
+        setting: task and generator.
+        planner: ``{kind: ..., **options}``.
+        model: ``{kind: ..., **options}``.
+        fit: see :class:`FitOptions`.
+        updates: iterations.
+        horizon: H of a plan.
+        episodes: in an iteration.
+        random_episodes: of random actions, before the first.
+        validation_episodes: of random actions, which no fit sees.
+        steps: of an episode, at most; null: as many as the task has.
+        iterations: the planner's, at every plan but an episode's first; null: its own number.
+        first_iterations: those of the first; null: the planner's own number.
+        every: control steps between two plans.
+        tail: what fills the end of a shifted plan: hold or rest.
+
+    Raises:
+        ArgumentError: if a number is out of its range.
+        ConfigError: naming the key that is wrong, or the task, if it has no observed cost.
+    """
+
+    def __init__(
+        self,
+        setting: Setting,
+        *,
+        planner: PlannerChoice = _RANDOM_SHOOTING,
+        model: ModelChoice = _MLP,
+        fit: FitOptions = _DEFAULT_FIT,
+        updates: int = 15,
+        horizon: int = 15,
+        episodes: int = 10,
+        random_episodes: int = 10,
+        validation_episodes: int = 0,
+        steps: int | None = None,
+        iterations: int | None = None,
+        first_iterations: int | None = None,
+        every: int = 1,
+        tail: Tail = "hold",
+    ):
+        check_counts(
+            "algorithm",
+            updates=updates,
+            horizon=horizon,
+            episodes=episodes,
+            random_episodes=random_episodes,
+            steps=steps,
+        )
+        self._updates, self._setting = updates, setting
+        self._task, self._generator = setting.task, setting.generator
+        task = setting.task
+        if task.observed_cost is None:
+            raise ConfigError(
+                f"task: {task.name} does not say what a plan of observations costs; give its "
+                "environment a method tensor_planning_cost(observation, action, next_observation)"
+            )
+        self._cost = task.observed_cost
+        self._episodes, self._random_episodes = episodes, random_episodes
+        self._validation_episodes = validation_episodes
+        self._steps = steps or task.max_episode_steps or 1000
+        self._learner = Learner(_made_model(setting, model), fit, self._generator)
+        self._planner = make_planner(planner, horizon, "algorithm.planner")
+        self._problem = Problem(
+            learned_model(self._learner.model),
+            ObservedStage(self._cost, task.name),
+            task.action_low,
+            task.action_high,
+            horizon,
+        )
+        each = self._planner.iterations if iterations is None else iterations
+        self._options: dict[str, Any] = {
+            "schedule": Schedule(every, each, first_iterations),
+            "tail": tail,
+        }
+        self._seed = self._drawn_seed()
+        self.actor()  # says what is wrong with its options
+        sizes = task.observation_size, task.action_size
+        self._data, self._validation = Trajectories(*sizes), Trajectories(*sizes)
+        self._counted = 0  # environment steps that have been reported
+        self._fitted: dict[str, float] = {}  # what the last fit measured
+        self._planned: _Planned | None = None
+
+    @property
+    def updates(self) -> int:
+        """Iterations there are to be."""
+        return self._updates
+
+    def update(self) -> dict[str, float]:
+        """Fit the model to all data, and run episodes that are planned with it."""
+        if not len(self._data):
+            self._data.append(self._random(self._random_episodes))
+            if self._validation_episodes:
+                self._validation.append(self._random(self._validation_episodes))
+        if self._planned is None:
+            self._fitted = self._learner.learn(self._data, self._setting.pause)
+            seeds = drawn_seeds(self._episodes, self._generator)
+            self._planned = self._begun(
+                self._drawn_seed(), Collection(self._task, seeds, steps=self._steps)
+            )
+        measured = self._collected(self._planned)
+        before, self._counted = self._counted, self._data.steps + self._validation.steps
+        return {"env_steps": float(self._counted - before), **measured, **self._fitted}
+
+    def actor(self) -> Actor:
+        """Return a controller that plans with the model as it is."""
+        return ObservingController(self._made_controller(self._seed))
+
+    def state_dict(self) -> dict[str, Any]:
+        """All data, the model, the fit or the episodes in progress, and the random state."""
+        planned = self._planned
+        return {
+            "data": self._data.state_dict(),
+            "validation": self._validation.state_dict(),
+            "learner": self._learner.state_dict(),
+            "planned": None
+            if planned is None
+            else {
+                "seed": planned.seed,
+                "controller": planned.controller.state_dict(),
+                "collection": planned.collection.state_dict(),
+            },
+            "counted": self._counted,
+            "fitted": dict(self._fitted),
+            "seed": self._seed,
+            "generator": self._generator.get_state(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what :meth:`state_dict` returned."""
+        self._data.load_state_dict(state["data"])
+        self._validation.load_state_dict(state["validation"])
+        self._learner.load_state_dict(state["learner"], self._data)
+        self._seed, self._counted = int(state["seed"]), int(state["counted"])
+        self._fitted = dict(state["fitted"])
+        if self._planned is not None:
+            self._planned.collection.close()
+        self._planned, planned = None, state["planned"]
+        if planned is not None:
+            collection = Collection.resumed(self._task, planned["collection"], steps=self._steps)
+            self._planned = self._begun(int(planned["seed"]), collection)
+            self._planned.controller.load_state_dict(planned["controller"])
+        self._generator.set_state(state["generator"])
+
+    def _begun(self, seed: int, collection: Collection) -> _Planned:
+        return _Planned(seed, self._made_controller(seed), collection)
+
+    def _made_controller(self, seed: int) -> RecedingHorizon:
+        with at_key("algorithm", LearnedMPC):
+            return RecedingHorizon(self._problem, self._planner, seed=seed, **self._options)
+
+    def _random(self, episodes: int) -> list[Episode]:
+        act = random_actions(self._task, self._generator)
+        return collect(
+            self._task, act, episodes=episodes, steps=self._steps, generator=self._generator
+        )
+
+    def _collected(self, planned: _Planned) -> dict[str, float]:
+        """Run the episodes to their ends, and make them data."""
+        controller, collection = planned.controller, planned.collection
+        while not collection.is_over:
+            before = controller.state_dict()
+            try:
+                actions = controller.act(
+                    collection.observations, collection.t, None, collection.running
+                )
+                collection.step(actions)
+            except MbrlError:
+                controller.load_state_dict(before)
+                raise
+            self._setting.pause()
+        collection.close()
+        episodes = collection.episodes()
+        measured = {**self._outcome(episodes), **controller.measured(), **self._errors(episodes)}
+        self._data.append(episodes)
+        self._planned = None
+        return measured
+
+    def _outcome(self, episodes: list[Episode]) -> dict[str, float]:
+        returns = torch.stack([episode.rewards.sum() for episode in episodes])
+        costs = [self._cost(seen[:-1], actions, seen[1:]).sum() for seen, actions, _ in episodes]
+        return {
+            "return_mean": float(returns.mean()),
+            "return_std": float(returns.std(correction=0)),
+            "cost_mean": float(torch.stack(costs).mean()),
+        }
+
+    def _errors(self, episodes: list[Episode]) -> dict[str, float]:
+        """Return the model's errors on episodes that it has not been fitted to."""
+        fresh = Trajectories(self._task.observation_size, self._task.action_size)
+        fresh.append(episodes)
+        errors = _model_errors(self._learner.model, fresh, "")
+        if len(self._validation):
+            errors |= _model_errors(self._learner.model, self._validation, "validation_")
+        return errors
+
+    def _drawn_seed(self) -> int:
+        return int(torch.randint(2**31 - 1, (), generator=self._generator))
+
+
+def _made_model(setting: Setting, choice: Mapping[str, Any]) -> DynamicsModel:
+    options = dict(choice)
+    entry = DYNAMICS.get(options.pop("kind"), "algorithm.model.kind")
+    task = setting.task
+    with at_key("algorithm.model", entry):
+        model: DynamicsModel = entry(
+            task.observation_size, task.action_size, setting.generator, **options
+        )
+    return model
+
+
+def _model_errors(model: DynamicsModel, data: Trajectories, prefix: str) -> dict[str, float]:
+    """Return the error over one step, and over several on its own; NaN without so long episodes."""
+    one = one_step_error(model, data.transitions()).normalized
+    windows = data.windows(_OPEN_LOOP, stride=_OPEN_LOOP)
+    many = math.nan
+    if len(windows.actions):
+        states, actions = windows.observations.transpose(0, 1), windows.actions.transpose(0, 1)
+        many = float(open_loop_error(model, states, actions).normalized[-1])
+    return {
+        f"{prefix}one_step_error": float(one.square().mean().sqrt()),
+        f"{prefix}open_loop_error": many,
+    }

@@ -1,0 +1,150 @@
+"""A model of dynamics while it is learned: fitted again whenever there are more data."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+
+from mbrl.data import Trajectories, split_transitions
+from mbrl.errors import ArgumentError, MbrlError
+from mbrl.nn import DynamicsModel, Fitting
+from mbrl.planning.checks import check_counts, check_positive
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """How a model of dynamics is fitted to all data there are.
+
+    Attributes:
+        epochs: at most so many visits of every transition.
+        batch_size: rows of a batch.
+        learning_rate: of Adam, whose moments are kept from one fit to the next.
+        statistics: what normalises inputs and targets: ``frozen``, the moments of the first data
+            (Nagabandi et al. 2018), so that they mean the same to the network for good;
+            ``updated``, those of all data.
+        held_out: share of the transitions that a fit does not see.
+        patience: a fit ends after more than so many epochs in which no member's held-out loss has
+            fallen by 1 %; null: never early.
+    """
+
+    epochs: int = 60
+    batch_size: int = 512
+    learning_rate: float = 1e-3
+    statistics: Literal["frozen", "updated"] = "frozen"
+    held_out: float = 0.0
+    patience: int | None = None
+
+    def __post_init__(self) -> None:
+        check_counts(epochs=self.epochs, batch_size=self.batch_size)
+        check_positive(learning_rate=self.learning_rate)
+        if not 0 <= self.held_out < 1:
+            raise ArgumentError(f"held_out must lie in [0, 1), got {self.held_out}")
+        if self.patience is not None and (self.patience < 0 or self.held_out == 0):
+            raise ArgumentError(
+                f"patience must not be negative and takes held_out data, got {self.patience}"
+            )
+
+
+class Learner:
+    """A model, its optimiser, and the fit in progress.
+
+    Args:
+        model: the model.
+        options: see :class:`FitOptions`.
+        generator: of what is held out, of bootstraps and orders.
+    """
+
+    def __init__(self, model: DynamicsModel, options: FitOptions, generator: torch.Generator):
+        self.model, self._options, self._generator = model, options, generator
+        self._optimizer = torch.optim.Adam(model.parameters(), lr=options.learning_rate)
+        self._fitting: Fitting | None = None
+        self._split_seed = 0
+        self._fits = 0
+
+    def learn(self, data: Trajectories, pause: Callable[[], None]) -> dict[str, float]:
+        """Fit the model to data, or go on where a fit to the same data was put by.
+
+        Args:
+            data: all there are.
+            pause: called after every epoch; may raise, and then the fit goes on from there.
+
+        Returns:
+            What was measured.
+
+        Raises:
+            DivergenceError: if a loss is not finite; the model is then that before the epoch.
+        """
+        if self._fitting is None:
+            if self._fits == 0 or self._options.statistics == "updated":
+                self.model.standardize(data.transitions())
+            self._split_seed = int(torch.randint(2**31 - 1, (), generator=self._generator))
+            self._fitting = self._begun(data)
+        fitting = self._fitting
+        while fitting.epochs < self._options.epochs and not fitting.is_over:
+            self._epoch(fitting)
+            pause()
+        report = fitting.finish()
+        self._fitting, self._fits = None, self._fits + 1
+        judged = report.held_out
+        held_out = {} if judged is None else {"held_out_loss": float(judged[-1].mean())}
+        return {
+            "fit_loss": float(report.losses[-1].mean()),
+            **held_out,
+            "fit_epochs": float(len(report.losses)),
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything the fit depends on, but data and generator."""
+        fitting = self._fitting
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "fitting": None if fitting is None else fitting.state_dict(),
+            "split_seed": self._split_seed,
+            "fits": self._fits,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any], data: Trajectories) -> None:
+        """Restore what :meth:`state_dict` returned; draws from the generator.
+
+        Args:
+            state: what it returned.
+            data: those of then.
+        """
+        self.model.load_state_dict(state["model"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._split_seed, self._fits = int(state["split_seed"]), int(state["fits"])
+        self._fitting = None
+        if state["fitting"] is not None:
+            self._fitting = self._begun(data)
+            self._fitting.load_state_dict(state["fitting"])
+
+    def _begun(self, data: Trajectories) -> Fitting:
+        options = self._options
+        splitting = torch.Generator().manual_seed(self._split_seed)
+        training, rest = split_transitions(data.transitions(), options.held_out, splitting)
+        return Fitting(
+            self.model,
+            training,
+            optimizer=self._optimizer,
+            generator=self._generator,
+            batch_size=options.batch_size,
+            held_out=rest if len(rest.states) else None,
+            patience=options.patience,
+        )
+
+    def _epoch(self, fitting: Fitting) -> None:
+        """Make an epoch; if it fails, everything is as before."""
+        before = copy.deepcopy((self.model.state_dict(), self._optimizer.state_dict()))
+        generator = self._generator.get_state()
+        try:
+            fitting.epoch()
+        except MbrlError:
+            self.model.load_state_dict(before[0])
+            self._optimizer.load_state_dict(before[1])
+            self._generator.set_state(generator)
+            raise

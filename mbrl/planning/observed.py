@@ -1,0 +1,60 @@
+"""Planning in terms of observations: costs of what a model of observations predicts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from mbrl.planning.costs import DifferentiatedCost, StagePoints
+from mbrl.planning.receding_horizon import RecedingHorizon
+from mbrl.types import Array
+
+ObservedCost = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+class ObservedStage(DifferentiatedCost):
+    """A task's cost of observations, c(o, u, o'); see ``Task.observed_cost``.
+
+    Args:
+        cost: observations [N, n_obs], actions [N, nu], next observations [N, n_obs] -> [N].
+        name: of the task.
+    """
+
+    def __init__(self, cost: ObservedCost, name: str):
+        super().__init__(name)
+        self._cost = cost
+
+    def costs(self, x: Tensor, u: Tensor, y: Tensor, points: StagePoints) -> Tensor:
+        """See :class:`DifferentiatedCost`."""
+        return self._cost(x, u, y)
+
+
+class ObservingController:
+    """A receding horizon whose states are observations: what acts where states are not measured.
+
+    Args:
+        controller: plans for a model of observations.
+
+    Attributes:
+        controller: the same.
+    """
+
+    def __init__(self, controller: RecedingHorizon):
+        self.controller = controller
+        self._t = 0
+
+    def reset(self) -> None:
+        """Begin new episodes."""
+        self.controller.reset()
+        self._t = 0
+
+    def act(self, observation: Array) -> Array:
+        """[B, n_obs] -> [B, nu]; call once per control step."""
+        action = self.controller.act(observation, self._t)
+        self._t += 1
+        return action
+
+    def measured(self) -> dict[str, float]:
+        """Return what planning has cost."""
+        return self.controller.measured()
