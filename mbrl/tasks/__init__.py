@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mbrl.registry import TASKS
-from mbrl.tasks.collection import Collection, collect, drawn_seeds, random_actions
+from mbrl.tasks.collection import Collection, Space, collect, drawn_seeds, random_actions
 from mbrl.tasks.evaluation import Evaluation, evaluate
 from mbrl.tasks.formulas import declared
 from mbrl.tasks.gymnasium_task import GymnasiumTask
@@ -22,6 +22,7 @@ __all__ = [
     "Expansion",
     "GymnasiumTask",
     "ResidualCost",
+    "Space",
     "Success",
     "Task",
     "collect",

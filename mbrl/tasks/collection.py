@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from mbrl.types import Array
 _WHAT = "a collection"
 
 Act = Callable[[Tensor, int], Tensor]
+Space = Literal["observations", "states"]
 
 
 class Collection:
@@ -33,6 +34,10 @@ class Collection:
         task: what to make environments of.
         seeds: episode i is reset with ``seeds[i]``.
         steps: where an episode is cut that neither ends nor meets the time limit before.
+        space: what is observed of an environment: what it lets agents see, or its state.
+
+    Attributes:
+        contexts: of the episodes, [B, n].
 
     Raises:
         ArgumentError: on a number out of range.
@@ -40,15 +45,19 @@ class Collection:
         TaskError: if the environment raises, naming it and what it raised.
     """
 
-    def __init__(self, task: Task, seeds: Sequence[int], *, steps: int):
+    def __init__(
+        self, task: Task, seeds: Sequence[int], *, steps: int, space: Space = "observations"
+    ):
         _check_count("steps", steps)
         self._task, self._seeds, self._steps = task, tuple(seeds), steps
+        self._space = space
         self._actions: list[Array] = []
         self._rewards: list[Array] = []
         self._lengths = np.zeros(len(self._seeds), dtype=np.int64)
         with quiet():
             self._rows = Lockstep(task, self._seeds, _WHAT)
             self._seen = [self._observed()]
+        self.contexts = np.stack([task.context_of(env) for env in self._rows.envs])
 
     @property
     def t(self) -> int:
@@ -110,13 +119,20 @@ class Collection:
         }
 
     @classmethod
-    def resumed(cls, task: Task, state: Mapping[str, Any], *, steps: int) -> Collection:
+    def resumed(
+        cls,
+        task: Task,
+        state: Mapping[str, Any],
+        *,
+        steps: int,
+        space: Space = "observations",
+    ) -> Collection:
         """Return the collection of a :meth:`state_dict`.
 
         Raises:
             TaskError: if the environment does not repeat what it did.
         """
-        found = cls(task, state["seeds"], steps=steps)
+        found = cls(task, state["seeds"], steps=steps, space=space)
         for actions in state["actions"]:
             found.step(actions.numpy())
         if not np.array_equal(found.observations, state["observations"].numpy()):
@@ -141,25 +157,37 @@ class Collection:
         # A copy: the next step writes into them.
         observations: Array = self._rows.observations.astype(np.float64)
         self._rows.require_finite("observation", observations)
-        return observations
+        if self._space == "observations":
+            return observations
+        states = np.stack([self._task.state_of(env) for env in self._rows.envs])
+        self._rows.require_finite("state", states)
+        return states
 
 
 def collect(
-    task: Task, act: Act, *, episodes: int, steps: int, generator: torch.Generator
+    task: Task,
+    act: Act,
+    *,
+    episodes: int,
+    steps: int,
+    generator: torch.Generator,
+    space: Space = "observations",
 ) -> list[Episode]:
-    """Run episodes in the Gymnasium environment, all of them in lockstep; see `Collection`.
+    """Run episodes in the Gymnasium environment, all of them in lockstep.
 
     Nothing is kept between calls: where ``generator`` stands, and what ``act`` remembers, is all
     that the next call depends on.
 
     Args:
         task: what to make environments of.
-        act: observations [episodes, n_obs] float64 and the index t of the step -> actions
-            [episodes, nu]; called once per step while any episode runs. Rows of episodes that have
-            ended keep their last observation, and what is returned for them does not count.
+        act: observations [episodes, n_obs] float64, or states, and the index t of the step ->
+            actions [episodes, nu]; called once per step while any episode runs. Rows of episodes
+            that have ended keep their last observation, and what is returned for them does not
+            count.
         episodes: how many.
         steps: where an episode is cut that neither ends nor meets the time limit before.
         generator: draws the seeds that the environments are reset with.
+        space: whether episodes are of observations or of states; see :class:`Collection`.
 
     Returns:
         The episodes, with the environment's own rewards.
@@ -170,7 +198,8 @@ def collect(
             diverged.
         TaskError: if the environment raises, naming it and what it raised.
     """
-    with Collection(task, drawn_seeds(episodes, generator), steps=steps) as collection:
+    seeds = drawn_seeds(episodes, generator)
+    with Collection(task, seeds, steps=steps, space=space) as collection:
         while not collection.is_over:
             observations = torch.from_numpy(collection.observations)
             collection.step(_chosen(act(observations, collection.t), episodes, task.action_size))

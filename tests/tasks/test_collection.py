@@ -181,7 +181,7 @@ def test_collected_data_are_what_a_model_is_fitted_to():
             )
         )
     assert (len(data), data.steps) == (4, 12)
-    o, u, following = data.transitions()
+    o, u, following, _ = data.transitions()
     rewards = torch.cat([episode.rewards for episode in data.episodes])
     # The velocity of the frame is in what was observed after a semi-implicit step.
     torch.testing.assert_close(following[:, 8] - 0.1 * u.square().sum(-1), rewards)
