@@ -76,6 +76,11 @@ class Collection:
         return running
 
     @property
+    def succeeded(self) -> NDArray[np.bool_] | None:
+        """Which episodes meet the task's criterion as they stand, [B]; None: it has none."""
+        return self._rows.succeeded
+
+    @property
     def observations(self) -> Array:
         """The latest, [B, n_obs]; the last ones of episodes that have ended."""
         return self._seen[-1].copy()
@@ -159,7 +164,7 @@ class Collection:
         self._rows.require_finite("observation", observations)
         if self._space == "observations":
             return observations
-        states = np.stack([self._task.state_of(env) for env in self._rows.envs])
+        states = self._rows.states()
         self._rows.require_finite("state", states)
         return states
 
