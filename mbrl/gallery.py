@@ -10,6 +10,7 @@ from mbrl.algorithms import Algorithm
 from mbrl.errors import one_line
 from mbrl.monitoring import Filmstrip, MonitorOptions, draw_open_loop, write_video
 from mbrl.run_folder import RunFolder, whole
+from mbrl.signals import Interrupted
 from mbrl.tasks import Playback, Task
 from mbrl.types import Exhibits
 
@@ -24,7 +25,7 @@ class Gallery:
         folder: of the run.
         task: what its episodes are of.
         options: what to show, and when.
-        check: called now and then while that takes long; what it raises is raised.
+        check: called now and then while that takes long; raises Interrupted if the run is to stop.
     """
 
     def __init__(
@@ -47,8 +48,9 @@ class Gallery:
                 continue
             try:
                 show(update, exhibits())
+            except Interrupted:
+                raise
             except Exception as error:
-                self._check()  # a signal that ends the run ends an encoder, too
                 self._give_up(kind, f"no more {kind} in this run: {one_line(error)}")
 
     def _plot(self, update: int, exhibits: Exhibits) -> None:

@@ -83,9 +83,10 @@ class Filmstrip:
 
 def _written(path: Path) -> int:
     """Return how many frames a video has; 0 if it is none."""
+    import imageio_ffmpeg  # the writer has, and has said what to install where that fails
+
     try:
-        reader: Any = imageio.v2.get_reader(path, format="FFMPEG")
-        with reader:
-            return int(reader.count_frames())
-    except (OSError, RuntimeError):
+        frames, _ = imageio_ffmpeg.count_frames_and_secs(str(path))
+        return int(frames)
+    except RuntimeError:
         return 0

@@ -6,18 +6,21 @@ import contextlib
 import importlib
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+from gymnasium.envs.mujoco import MujocoEnv
 from numpy.typing import NDArray
 
-from mbrl.errors import MbrlError, TaskError, one_line, users_code
+from mbrl.errors import TaskError, one_line, users_code
 from mbrl.physics import quiet
 from mbrl.tasks.task import Task
 from mbrl.types import RecordedEpisode
 
 _FPS = 25.0  # about; of every so many steps one is drawn
+_NOTHING = contextlib.nullcontext()
 _HEADLESS = ("egl", "osmesa")  # what draws without a display
 _ADVICE = (
     "without a display it takes EGL: on Debian and Ubuntu, the packages libegl1, libegl-mesa0 and "
@@ -65,9 +68,7 @@ class Playback:
         with contextlib.closing(env):
             with users_code(f"{name}: reset"):
                 env.reset(seed=self._episode.seed)
-            with self._drawing(), _headless():
-                frame = self._frame(env)
-            yield frame
+            yield self._frame(env, _viewer(env))
             over = False
             for t, action in enumerate(self._episode.actions, start=1):
                 if over:
@@ -76,53 +77,45 @@ class Playback:
                     _, _, terminated, truncated, _ = env.step(action.copy())
                 over = terminated or truncated
                 if t % self._stride == 0:
-                    with self._drawing():
-                        frame = self._frame(env)
-                    yield frame
+                    yield self._frame(env)
 
-    def _frame(self, env: Any) -> NDArray[np.uint8]:
+    def _frame(
+        self, env: Any, around: contextlib.AbstractContextManager[None] = _NOTHING
+    ) -> NDArray[np.uint8]:
         self._before()
-        frame = env.render()
-        if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.shape[2:] != (3,):
-            raise TaskError(
-                f"{self._task.name}: render must return [H, W, 3] uint8, got {_described(frame)}"
-            )
-        return np.ascontiguousarray(frame)
-
-    @contextlib.contextmanager
-    def _drawing(self) -> Iterator[None]:
+        name = self._task.name
         try:
-            yield
-        except MbrlError:
-            raise
+            with around:
+                frame = env.render()
         except Exception as error:
-            name = self._task.name
             raise TaskError(f"{name} cannot be drawn: {one_line(error)}; {_ADVICE}") from error
+        if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.shape[2:] != (3,):
+            raise TaskError(f"{name}: render must return [H, W, 3] uint8, got {_described(frame)}")
+        return np.ascontiguousarray(frame)
 
 
 @contextlib.contextmanager
-def _headless() -> Iterator[None]:
-    """Let Gymnasium make its viewer off the screen, where there is none.
+def _viewer(env: Any) -> Iterator[None]:
+    """Let Gymnasium make an environment's viewer in silence, off the screen where there is none.
 
     Raises:
         Exception: of many kinds, where that is not possible.
     """
     given = os.environ.get("MUJOCO_GL")
     screen = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
-    backend = "egl" if not given and not screen and sys.platform == "linux" else given
-    if backend not in _HEADLESS:
-        yield
-        return
-    # Gymnasium's viewer would leave a traceback on standard error.
-    importlib.import_module(f"mujoco.{backend}").GLContext(8, 8).free()
-    os.environ["MUJOCO_GL"] = backend
+    backend = given if given or screen or sys.platform != "linux" else "egl"
+    if backend in _HEADLESS and type(env.unwrapped).render is MujocoEnv.render:
+        # Where this fails, that viewer, half made, would leave a traceback behind.
+        importlib.import_module(f"mujoco.{backend}").GLContext(8, 8).free()
     try:
-        yield
+        if backend:
+            os.environ["MUJOCO_GL"] = backend
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
-        if given is None:
-            del os.environ["MUJOCO_GL"]
-        else:
-            os.environ["MUJOCO_GL"] = given
+        if not given:
+            os.environ.pop("MUJOCO_GL", None)
 
 
 def _described(frame: object) -> str:
