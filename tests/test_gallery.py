@@ -3,7 +3,9 @@
 import functools
 import os
 import signal
+import subprocess
 import sys
+from pathlib import Path
 
 import imageio.v2
 import imageio_ffmpeg
@@ -116,6 +118,39 @@ def test_algorithms_with_nothing_to_show_leave_nothing(tmp_path, capfd):
     path = run(tiny_config(tmp_path, monitor=ALL)).run_dir
     assert shown(path) == []
     assert warnings_of(path, capfd) == []
+
+
+REAL = """
+import sys
+from mbrl.config import from_mapping
+from mbrl.runner import run
+from tests.exhibited import LEARNED
+from tests.tiny import same_runs
+
+task_args = {**LEARNED["task_args"], "width": 64, "height": 48}
+small = {"task_args": task_args, "output_dir": sys.argv[1]}
+folders = [
+    run(from_mapping({**LEARNED, **small, "monitor": {"video": {"every": every}}})).run_dir
+    for every in (1, 0)
+]
+print(same_runs(*folders), len(list(folders[0].glob("videos/*.mp4"))))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="EGL")
+def test_drawing_by_mujoco_changes_nothing(tmp_path):
+    # Needs EGL. A process of its own: graphics are not given back.
+    kept = {k: v for k, v in os.environ.items() if k not in ("MUJOCO_GL", "DISPLAY")}
+    done = subprocess.run(
+        [sys.executable, "-c", REAL, str(tmp_path)],
+        cwd=Path(__file__).parents[1],
+        env=kept,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines()[-1] == "True 3", done.stderr
 
 
 # Failures

@@ -41,8 +41,9 @@ def write_video(frames: Iterable[Frame], path: Path, *, fps: float) -> None:
                 height, width = (size - size % 2 for size in frame.shape[:2])
                 writer.append_data(frame[:height, :width])
                 count += 1
-    except OSError as error:  # followed by all that the encoder was told
-        raise StorageError(f"the video cannot be written: {str(error).splitlines()[0]}") from error
+    except OSError as error:
+        reason = str(error).partition("\n")[0]  # the rest is what the encoder was told
+        raise StorageError(f"the video cannot be written: {reason}") from error
     if not count:
         raise ArgumentError("frames: there are none")
     if _written(path) != count:  # a full disk ends the encoder without a word

@@ -88,7 +88,8 @@ class Playback:
             with around:
                 frame = env.render()
         except Exception as error:
-            raise TaskError(f"{name} cannot be drawn: {one_line(error)}; {_ADVICE}") from error
+            reason = one_line(error).rstrip(".")
+            raise TaskError(f"{name} cannot be drawn: {reason}; {_ADVICE}") from error
         if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.shape[2:] != (3,):
             raise TaskError(f"{name}: render must return [H, W, 3] uint8, got {_described(frame)}")
         return np.ascontiguousarray(frame)

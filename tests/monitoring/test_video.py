@@ -1,9 +1,9 @@
 """Frames as a video, and as a strip."""
 
 import contextlib
+import gc
 import resource
 import sys
-import warnings
 
 import imageio.v2
 import imageio_ffmpeg
@@ -14,6 +14,16 @@ from mbrl.errors import ArgumentError, StorageError
 from mbrl.monitoring import Filmstrip, write_video
 
 COLOURS = [(250, 20, 20), (20, 250, 20), (20, 20, 250), (200, 200, 200), (10, 10, 10)]
+
+
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
+
+
+@pytest.fixture
+def _pipes():
+    """imageio leaves pipes open: close them here, and not in the middle of some other test."""
+    yield
+    gc.collect()
 
 
 def plain(colour, height=48, width=64):
@@ -27,14 +37,10 @@ def noise(count):
 
 def read(path):
     """Return the frames of a video, decoded, and what its file says of them."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)  # of pipes that imageio leaves open
-        reader = imageio_ffmpeg.read_frames(path)
-        meta = next(reader)
-        width, height = meta["size"]
-        frames = [np.frombuffer(frame, np.uint8).reshape(height, width, 3) for frame in reader]
-        del reader
-    return frames, meta
+    reader = imageio_ffmpeg.read_frames(path)
+    meta = next(reader)
+    width, height = meta["size"]
+    return [np.frombuffer(frame, np.uint8).reshape(height, width, 3) for frame in reader], meta
 
 
 @contextlib.contextmanager
@@ -48,6 +54,7 @@ def files_end_at(size):
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
+@pytest.mark.usefixtures("_pipes")
 def test_a_video_has_the_frames_it_was_given(tmp_path):
     path = tmp_path / "a.mp4"
     write_video((plain(colour) for colour in COLOURS), path, fps=12.5)
@@ -58,6 +65,7 @@ def test_a_video_has_the_frames_it_was_given(tmp_path):
         assert np.abs(frame.astype(int) - colour).max() < 12  # the format rounds colours
 
 
+@pytest.mark.usefixtures("_pipes")
 def test_an_odd_row_and_column_are_cut_off(tmp_path):
     path = tmp_path / "a.mp4"
     frame = plain((0, 0, 0), 51, 71)
@@ -87,6 +95,7 @@ def test_a_place_that_is_none_is_named_in_one_line(tmp_path):
         write_video([plain(COLOURS[0])], tmp_path / "nowhere" / "a.mp4", fps=25)
 
 
+@pytest.mark.usefixtures("_pipes")
 @pytest.mark.skipif(sys.platform != "linux", reason="limits of files")
 @pytest.mark.parametrize("count", [3, 150])  # the encoder ends at the end, or in the middle
 def test_a_full_disk_does_not_go_unnoticed(tmp_path, count, capfd):
