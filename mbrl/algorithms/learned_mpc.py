@@ -33,8 +33,8 @@ from mbrl.planning import (
 )
 from mbrl.planning.checks import check_counts
 from mbrl.registry import DYNAMICS
-from mbrl.tasks import Collection, Space, collect, drawn_seeds, random_actions
-from mbrl.types import Array
+from mbrl.tasks import Collection, Space, Task, collect, drawn_seeds, random_actions
+from mbrl.types import Array, Exhibits, OpenLoop, RecordedEpisode
 
 ModelChoice = Annotated[Mapping[str, Any], Choice(DYNAMICS)]
 _MLP: Mapping[str, Any] = MappingProxyType({"kind": "mlp"})
@@ -42,6 +42,7 @@ _RANDOM_SHOOTING: Mapping[str, Any] = MappingProxyType({"kind": "random_shooting
 _DEFAULT_FIT = FitOptions()
 _DEFAULT_PROPAGATION = PropagationOptions()
 _OPEN_LOOP = 15  # steps of the predictions whose errors are measured
+_SHOWN = 150  # steps, at most, of the one that is shown
 
 
 class _Planned(NamedTuple):
@@ -168,6 +169,7 @@ class LearnedMPC:
         self._counted = 0  # environment steps that have been reported
         self._fitted: dict[str, float] = {}  # what the last fit measured
         self._planned: _Planned | None = None
+        self._exhibits = Exhibits()
 
     @property
     def updates(self) -> int:
@@ -193,6 +195,13 @@ class LearnedMPC:
         """Return a controller that plans with the model as it is."""
         controller = self._made_controller(self._seed)
         return controller if self._space == "states" else ObservingController(controller)
+
+    def exhibits(self) -> Exhibits:
+        """Return the first episode of the last iteration, and how the model foretold its beginning.
+
+        The prediction is of the model that the episode was planned with: it has not seen it.
+        """
+        return self._exhibits
 
     def state_dict(self) -> dict[str, Any]:
         """All data, the model, the fit or the episodes in progress, and the random state."""
@@ -231,6 +240,7 @@ class LearnedMPC:
             self._planned = self._begun(int(planned["seed"]), collection)
             self._planned.controller.load_state_dict(planned["controller"])
         self._generator.set_state(state["generator"])
+        self._exhibits = Exhibits()
 
     def _begun(self, seed: int, collection: Collection) -> _Planned:
         return _Planned(seed, self._made_controller(seed), collection)
@@ -268,6 +278,9 @@ class LearnedMPC:
             **controller.measured(),
             **self._errors(episodes),
         }
+        self._exhibits = _exhibited(
+            self._task, self._learner.model, collection.seeds[0], episodes[0]
+        )
         self._data.append(episodes)
         self._planned = None
         return measured
@@ -357,3 +370,13 @@ def _model_errors(model: DynamicsModel, data: Trajectories, prefix: str) -> dict
         f"{prefix}one_step_error": float(one.square().mean().sqrt()),
         f"{prefix}open_loop_error": many,
     }
+
+
+def _exhibited(task: Task, model: DynamicsModel, seed: int, episode: Episode) -> Exhibits:
+    seen, actions = episode.observations[: _SHOWN + 1], episode.actions[:_SHOWN]
+    predicted = model.rollout(seen[:1], actions[:, None]).states[:, 0]
+    dt = None if task.simulator is None else task.simulator.dt
+    return Exhibits(
+        OpenLoop(seen.numpy(), predicted.numpy(), dt),
+        RecordedEpisode(seed, episode.actions.numpy()),
+    )

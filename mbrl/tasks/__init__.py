@@ -9,6 +9,7 @@ from mbrl.tasks.collection import Collection, Space, collect, drawn_seeds, rando
 from mbrl.tasks.evaluation import Evaluation, evaluate
 from mbrl.tasks.formulas import declared
 from mbrl.tasks.gymnasium_task import GymnasiumTask
+from mbrl.tasks.playback import Playback
 from mbrl.tasks.reaching import register_reaching
 from mbrl.tasks.residual import Expansion, ResidualCost, Success, register_residual
 from mbrl.tasks.smooth import register_smooth
@@ -21,6 +22,7 @@ __all__ = [
     "Evaluation",
     "Expansion",
     "GymnasiumTask",
+    "Playback",
     "ResidualCost",
     "Space",
     "Success",

@@ -65,6 +65,11 @@ class Collection:
         self.contexts = np.stack([task.context_of(env) for env in self._rows.envs])
 
     @property
+    def seeds(self) -> tuple[int, ...]:
+        """What the environments were reset with."""
+        return self._seeds
+
+    @property
     def t(self) -> int:
         """How many steps have been taken."""
         return self._t
