@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import softplus
 
 from mbrl.errors import ArgumentError, suggestion
@@ -18,15 +18,6 @@ class Futures(NamedTuple):
 
     states: Tensor  # (T+1, P, N, n)
     rewards: Tensor | None = None  # (T, P, N), of models that learn it
-
-
-class _Member(NamedTuple):
-    """One network, its inputs' normalisation folded into its weights."""
-
-    weights: list[Tensor]  # (inputs, outputs)
-    biases: list[Tensor]  # (outputs)
-    highest: Tensor  # (k), bounds on the log variance
-    lowest: Tensor  # (k)
 
 
 class FoldedEnsemble:
@@ -44,17 +35,16 @@ class FoldedEnsemble:
     """
 
     def __init__(self, model: EnsembleDynamics):
-        elites = model.elites.tolist()
-        layers = [
-            (layer.get_parameter("weight"), layer.get_parameter("bias"))
-            for layer in model.network.layers
-        ]
+        elites, network = model.elites, model.network
+        weights = [layer.get_parameter("weight")[elites].detach() for layer in network.layers]
+        biases = [layer.get_parameter("bias")[elites].detach() for layer in network.layers]
         scale = (model.seen / model.input_scale).double()[:, None]
-        mean = model.input_mean.double()
-        self._members = [
-            _member(layers, e, scale, mean, model.highest_log_variance, model.lowest_log_variance)
-            for e in elites
-        ]
+        first = scale * weights[0].double()  # (E, n + nu, width)
+        shift = biases[0].double() - (model.input_mean.double() @ first)[:, None]
+        self._weights = [first.to(weights[0].dtype), *weights[1:]]
+        self._biases = [shift.to(weights[0].dtype), *biases[1:]]
+        self._highest = model.highest_log_variance[elites].detach()
+        self._lowest = model.lowest_log_variance[elites].detach()
         self._activate = IN_PLACE[type(model.network.activation)]
         self._dtype, self._state_size = model.input_mean.dtype, model.state_size
         self._output_size, self._predicts_reward = model.output_size, model.predicts_reward
@@ -85,7 +75,7 @@ class FoldedEnsemble:
         """
         if mode not in PROPAGATIONS:
             raise ArgumentError(f"mode: unknown value {mode!r}; {suggestion(mode, PROPAGATIONS)}")
-        members, steps, rows = len(self._members), len(actions), len(state)
+        members, steps, rows = len(self._weights[0]), len(actions), len(state)
         particles = 1 if mode == "expectation" else particles
         if mode != "expectation" and particles % members:
             raise ArgumentError(
@@ -118,48 +108,27 @@ class FoldedEnsemble:
     def _expected(self, states: Tensor, actions: Tensor) -> Tensor:
         """Return the average of the members' mean changes, [1, c, k], of [1, c, n], [c, nu]."""
         inputs = torch.cat([states[0], actions.to(self._dtype)], dim=-1)
-        outputs = [self._output(member, inputs)[:, : self._output_size] for member in self._members]
-        return (torch.stack(outputs).mean(0) * self._deviation + self._mean)[None]
+        mean = self._outputs(inputs.expand(len(self._weights[0]), -1, -1))[..., : self._output_size]
+        return (mean.mean(0) * self._deviation + self._mean)[None]
 
     def _moved(self, states: Tensor, actions: Tensor, order: Tensor, noise: Tensor) -> Tensor:
         """Return sampled changes [P, c, k]; every member moves the same number of particles."""
         particles, rows, _ = states.shape
+        acted = actions.to(self._dtype).expand(particles, -1, -1)
+        inputs = torch.cat([states[order], acted], dim=-1)  # dealt out to the members in order
+        outputs = self._outputs(inputs.view(len(self._weights[0]), -1, inputs.shape[-1]))
+        mean, raw = outputs.chunk(2, dim=-1)  # (E, P/E c, k)
+        bounded = self._highest - softplus(self._highest - raw)
+        deviation = (0.5 * (self._lowest + softplus(bounded - self._lowest))).exp_()
+        scaled = (noise[order] * self._deviation).expand(-1, rows, -1).reshape(mean.shape)
+        change = torch.addcmul(self._mean, mean, self._deviation).addcmul_(deviation, scaled)
         changes = torch.empty(particles, rows, self._output_size, dtype=self._dtype)
-        shares = order.view(len(self._members), -1)
-        acted = actions.to(self._dtype).expand(shares.shape[1], -1, -1)
-        for member, share in zip(self._members, shares, strict=True):
-            inputs = torch.cat([states[share], acted], dim=-1)
-            outputs = self._output(member, inputs.flatten(0, 1)).unflatten(0, (-1, rows))
-            mean, raw = outputs.chunk(2, dim=-1)
-            log_variance = member.highest - softplus(member.highest - raw)
-            log_variance = member.lowest + softplus(log_variance - member.lowest)
-            changes[share] = mean + (0.5 * log_variance).exp_() * noise[share]
-        return changes.mul_(self._deviation).add_(self._mean)
+        changes[order] = change.view(particles, rows, -1)
+        return changes
 
-    def _output(self, member: _Member, value: Tensor) -> Tensor:
-        for layer, (weight, bias) in enumerate(zip(member.weights, member.biases, strict=True)):
+    def _outputs(self, value: Tensor) -> Tensor:
+        for layer, (weight, bias) in enumerate(zip(self._weights, self._biases, strict=True)):
             if layer:
                 self._activate(value)
-            value = torch.addmm(bias, value, weight)
+            value = torch.baddbmm(bias, value, weight)
         return value
-
-
-def _member(
-    layers: list[tuple[nn.Parameter, nn.Parameter]],
-    index: int,
-    scale: Tensor,
-    mean: Tensor,
-    highest: Tensor,
-    lowest: Tensor,
-) -> _Member:
-    dtype = highest.dtype
-    weights = [weight[index].detach().double() for weight, _ in layers]
-    biases = [bias[index, 0].detach().double() for _, bias in layers]
-    weights[0] = scale * weights[0]
-    biases[0] = biases[0] - mean @ weights[0]
-    return _Member(
-        [weight.to(dtype).contiguous() for weight in weights],
-        [bias.to(dtype) for bias in biases],
-        highest[index, 0].detach().clone(),
-        lowest[index, 0].detach().clone(),
-    )
