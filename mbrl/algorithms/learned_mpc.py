@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, NamedTuple
@@ -11,9 +10,10 @@ import torch
 
 from mbrl.algorithms.algorithm import Actor, Setting
 from mbrl.algorithms.learner import FitOptions, Learner
+from mbrl.algorithms.model_errors import model_errors
 from mbrl.data import Episode, Trajectories
 from mbrl.errors import ConfigError, MbrlError
-from mbrl.nn import DynamicsModel, one_step_error, open_loop_error
+from mbrl.nn import ModelDescription
 from mbrl.options import Choice, at_key
 from mbrl.planning import (
     ObservedStage,
@@ -34,7 +34,6 @@ ModelChoice = Annotated[Mapping[str, Any], Choice(DYNAMICS)]
 _MLP: Mapping[str, Any] = MappingProxyType({"kind": "mlp"})
 _RANDOM_SHOOTING: Mapping[str, Any] = MappingProxyType({"kind": "random_shooting"})
 _DEFAULT_FIT = FitOptions()
-_OPEN_LOOP = 15  # steps of the predictions whose errors are measured
 
 
 class _Planned(NamedTuple):
@@ -123,7 +122,9 @@ class LearnedMPC:
         self._episodes, self._random_episodes = episodes, random_episodes
         self._validation_episodes = validation_episodes
         self._steps = steps or task.max_episode_steps or 1000
-        self._learner = Learner(_made_model(setting, model), fit, self._generator)
+        sizes = task.observation_size, task.action_size
+        description = ModelDescription.of(model, *sizes, "observations", "algorithm.model")
+        self._learner = Learner(description, fit, self._generator)
         self._planner = make_planner(planner, horizon, "algorithm.planner")
         self._problem = Problem(
             learned_model(self._learner.model),
@@ -139,7 +140,6 @@ class LearnedMPC:
         }
         self._seed = self._drawn_seed()
         self.actor()  # says what is wrong with its options
-        sizes = task.observation_size, task.action_size
         self._data, self._validation = Trajectories(*sizes), Trajectories(*sizes)
         self._counted = 0  # environment steps that have been reported
         self._fitted: dict[str, float] = {}  # what the last fit measured
@@ -253,35 +253,10 @@ class LearnedMPC:
         """Return the model's errors on episodes that it has not been fitted to."""
         fresh = Trajectories(self._task.observation_size, self._task.action_size)
         fresh.append(episodes)
-        errors = _model_errors(self._learner.model, fresh, "")
+        errors = model_errors(self._learner.model, fresh)
         if len(self._validation):
-            errors |= _model_errors(self._learner.model, self._validation, "validation_")
+            errors |= model_errors(self._learner.model, self._validation, "validation_")
         return errors
 
     def _drawn_seed(self) -> int:
         return int(torch.randint(2**31 - 1, (), generator=self._generator))
-
-
-def _made_model(setting: Setting, choice: Mapping[str, Any]) -> DynamicsModel:
-    options = dict(choice)
-    entry = DYNAMICS.get(options.pop("kind"), "algorithm.model.kind")
-    task = setting.task
-    with at_key("algorithm.model", entry):
-        model: DynamicsModel = entry(
-            task.observation_size, task.action_size, setting.generator, **options
-        )
-    return model
-
-
-def _model_errors(model: DynamicsModel, data: Trajectories, prefix: str) -> dict[str, float]:
-    """Return the error over one step, and over several on its own; NaN without so long episodes."""
-    one = one_step_error(model, data.transitions()).normalized
-    windows = data.windows(_OPEN_LOOP, stride=_OPEN_LOOP)
-    many = math.nan
-    if len(windows.actions):
-        states, actions = windows.observations.transpose(0, 1), windows.actions.transpose(0, 1)
-        many = float(open_loop_error(model, states, actions).normalized[-1])
-    return {
-        f"{prefix}one_step_error": float(one.square().mean().sqrt()),
-        f"{prefix}open_loop_error": many,
-    }
