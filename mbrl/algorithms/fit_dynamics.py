@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
@@ -147,7 +147,7 @@ class FitDynamics:
     def model(self) -> DynamicsModel:
         """Return a copy of the model as it is handed out: of its best epoch, with its elites."""
         training = copy.deepcopy(self._model.state_dict())
-        if self._fitting is not None:
+        if self._fitting is not None and self._fitting.epochs:
             self._fitting.finish()
         chosen = copy.deepcopy(self._model)
         self._model.load_state_dict(training)
@@ -224,7 +224,7 @@ class FitDynamics:
     def _widths(self) -> tuple[int, int]:
         return self._description.state_size, self._description.action_size
 
-    def _random(self) -> Any:
+    def _random(self) -> Callable[[Tensor, int], Tensor]:
         if self._actions == "uniform":
             return random_actions(self._task, self._generator)
         return random_walk(self._task, self._generator, self._walk_sd)

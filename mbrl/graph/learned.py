@@ -37,7 +37,8 @@ class LearnedDynamicsNode(Node):
     def __init__(self, place: Place, *, run: str, forward: Literal["learned", "real"] = "learned"):
         super().__init__(place)
         task = place.task
-        model = load_state_dynamics(run, task.state_size, task.action_size)
+        where = f"graph.nodes.{place.name}.run"
+        model = load_state_dynamics(run, task.state_size, task.action_size, where=where)
         spec = None if task.simulator is None else task.simulator.spec
         self.dynamics: nn.Module = UnitQuaternions(model.requires_grad_(False), spec)
         self._keywords: tuple[str, ...] = ()

@@ -71,52 +71,56 @@ class ModelDescription:
         return asdict(self)
 
 
-def load_dynamics(run: str | Path) -> DynamicsModel:
+def load_dynamics(run: str | Path, *, where: str = "run") -> DynamicsModel:
     """Return the model of the dynamics that a run has learned, as of its latest checkpoint.
 
     Nothing in a checkpoint is executed. A kind of model of one's own must be registered.
 
     Args:
         run: the folder of a run of ``fit_dynamics`` or ``learned_mpc``, or one of its checkpoints.
+        where: the configuration key that it came from, for messages.
 
     Raises:
         ArgumentError: if there is no such run, or it has learned no model.
         CheckpointError: if it has no undamaged checkpoint, or one that does not fit.
     """
-    return _loaded(run)[0]
+    return _loaded(run, where)[0]
 
 
-def load_state_dynamics(run: str | Path, state_size: int, action_size: int) -> DynamicsModel:
+def load_state_dynamics(
+    run: str | Path, state_size: int, action_size: int, *, where: str = "run"
+) -> DynamicsModel:
     """Return a run's model, which must be of states and of these sizes; see :func:`load_dynamics`.
 
     Args:
         run: see there.
         state_size: nx.
         action_size: nu.
+        where: see there.
 
     Raises:
         ArgumentError: see there; or if the model is of something else.
         CheckpointError: see there.
     """
-    model, description = _loaded(run)
+    model, description = _loaded(run, where)
     if description.space != "states":
         raise ArgumentError(
-            f"run: the model of {run} predicts {description.space}; legal: one of states, "
+            f"{where}: the model of {run} predicts {description.space}; legal: one of states, "
             "learned with algorithm.space: states"
         )
     if (model.state_size, model.action_size) != (state_size, action_size):
         raise ArgumentError(
-            f"run: the model of {run} is of {model.state_size} coordinates and "
+            f"{where}: the model of {run} is of {model.state_size} coordinates and "
             f"{model.action_size} actions, the task has {state_size} and {action_size}"
         )
     return model
 
 
-def _loaded(run: str | Path) -> tuple[DynamicsModel, ModelDescription]:
-    learner = _learner(run)
+def _loaded(run: str | Path, where: str) -> tuple[DynamicsModel, ModelDescription]:
+    learner = _learner(run, where)
     try:
         description = ModelDescription(**learner["description"])
-        model = description.build(torch.Generator().manual_seed(0), f"run: the model of {run}")
+        model = description.build(torch.Generator().manual_seed(0), where)
         model.load_state_dict(learner["model"])
     except _UNFIT as error:
         if isinstance(error, MbrlError):
@@ -127,26 +131,26 @@ def _loaded(run: str | Path) -> tuple[DynamicsModel, ModelDescription]:
     return model, description
 
 
-def _learner(run: str | Path) -> Mapping[str, Any]:
+def _learner(run: str | Path, where: str) -> Mapping[str, Any]:
     """Return what a run keeps of its model."""
     path = Path(run)
-    content = checkpoint.load(path if path.is_file() else _latest(path))
-    algorithm = content.get("algorithm")
-    learner = algorithm.get("learner") if isinstance(algorithm, Mapping) else None
-    if not isinstance(learner, Mapping):
+    found: Any = checkpoint.load(path if path.is_file() else _latest(path, where))
+    for key in ("algorithm", "learner"):
+        found = found.get(key) if isinstance(found, Mapping) else None
+    if not isinstance(found, Mapping) or "description" not in found:
         raise ArgumentError(
-            f"run: {run} has learned no model of the dynamics; legal: runs of algorithms "
+            f"{where}: {run} has learned no model of the dynamics; legal: runs of algorithms "
             "fit_dynamics and learned_mpc"
         )
-    return learner
+    return found
 
 
-def _latest(folder: Path) -> Path:
+def _latest(folder: Path, where: str) -> Path:
     if not (folder / "checkpoints").is_dir():
         beside = folder.parent.iterdir() if folder.parent.is_dir() else ()
         runs = [path.name for path in beside if (path / "checkpoints").is_dir()]
         raise ArgumentError(
-            f"run: {folder} is not the folder of a run; in {folder.parent}, "
+            f"{where}: {folder} is not the folder of a run; in {folder.parent}, "
             f"{suggestion(folder.name, runs)}"
         )
     return folder / "checkpoints" / "latest.pt"
