@@ -23,6 +23,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from mbrl.errors import ConfigError, MbrlError, one_line, suggestion
 from mbrl.graph import completed_section
+from mbrl.monitoring import MonitorOptions
 from mbrl.options import completed
 from mbrl.registry import ALGORITHMS
 
@@ -117,6 +118,7 @@ class Config:
         torch_threads: threads of torch; its matrix products may depend on it.
         evaluation: see :class:`EvaluationOptions`.
         checkpoint: see :class:`CheckpointOptions`.
+        monitor: see :class:`~mbrl.monitoring.MonitorOptions`.
         output_dir: runs go to <output_dir>/<name>/.
         name: of the configuration; null: that of its file.
         imports: packages that register tasks, nodes, policies or algorithms.
@@ -133,6 +135,7 @@ class Config:
     torch_threads: int = 1
     evaluation: EvaluationOptions = field(default_factory=EvaluationOptions)
     checkpoint: CheckpointOptions = field(default_factory=CheckpointOptions)
+    monitor: MonitorOptions = field(default_factory=MonitorOptions)
     output_dir: str = "outputs"
     name: str | None = None
     imports: Sequence[str] = ()

@@ -115,8 +115,15 @@ class RunFolder:
 
     def plot(self, name: str) -> Path:
         """Return the path of a picture in plots/, whose folder exists then."""
-        (self.path / "plots").mkdir(exist_ok=True)
-        return self.path / "plots" / name
+        return self._in("plots", name)
+
+    def video(self, name: str) -> Path:
+        """Return the path of a file in videos/, whose folder exists then."""
+        return self._in("videos", name)
+
+    def _in(self, folder: str, name: str) -> Path:
+        (self.path / folder).mkdir(exist_ok=True)
+        return self.path / folder / name
 
     def _replace(self, name: str, text: str) -> None:
         """Write a file whole or not at all."""

@@ -32,6 +32,7 @@ from mbrl.finished_runs import (
     training_task,
     unfit,
 )
+from mbrl.gallery import Gallery
 from mbrl.monitoring import Console, CsvFile, MetricStream
 from mbrl.run_folder import RunFolder
 from mbrl.signals import Interrupted, Stop, routed
@@ -39,7 +40,7 @@ from mbrl.tasks import Evaluation, Task
 
 _CHOOSING = 5_000  # added to the seed of evaluations during training
 # What may be changed when a run is continued: what its past updates did not depend on.
-RESUMABLE = ("algorithm.updates", "evaluation", "checkpoint", "threads", "imports")
+RESUMABLE = ("algorithm.updates", "evaluation", "checkpoint", "monitor", "threads", "imports")
 _VERSIONED = ("torch", "mujoco", "gymnasium", "numpy", "mbrl-mujoco")
 _NOTHING = (float("-inf"), float("-inf"))  # a score below every other
 
@@ -131,6 +132,7 @@ class _Run:
             if self.folder.read_config() != config.as_dict():
                 self.folder.write_config(config.as_dict())
                 self.folder.log("resumed with another configuration: see config.yaml")
+        self._gallery = Gallery(self.folder, self._task, config.monitor, self._stop_if_asked)
 
     def execute(self) -> Result:
         """Run the loop, then evaluate and summarise; errors are logged."""
@@ -175,6 +177,7 @@ class _Run:
             row = {"update": self._update, "env_steps": self._env_steps, "wall_s": self._wall}
             stream.write({**row, **measured})
             self._look_back(measured)
+            self._gallery.show(self._update, self._algorithm)
 
     def _measured_update(self) -> dict[str, float]:
         """Make an update; if it fails, save what was whole before, random numbers included."""

@@ -5,7 +5,7 @@ Shapes: B batch, T steps, nx = nq + nv + na (state), ndx = 2 nv + na (tangent sp
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
@@ -100,6 +100,29 @@ class Trajectory(NamedTuple):
     rewards: torch.Tensor  # (T, B)
     alive: torch.Tensor  # (T, B) bool: the row was still running when step t was taken
     values: Mapping[str, torch.Tensor]  # every other value asked for, (T, B, ...); mask by alive
+
+
+class OpenLoop(NamedTuple):
+    """What a model makes of a trajectory when it is told its first state and all actions."""
+
+    observed: Array  # (T+1, n)
+    predicted: Array  # (T+1, n); the first row is the observed one
+    dt: float | None  # seconds of a step; None: steps take no time
+    names: Sequence[str] | None = None  # of the columns
+
+
+class RecordedEpisode(NamedTuple):
+    """What it takes to play an episode of the real environment again, bit for bit."""
+
+    seed: int  # that it was reset with
+    actions: Array  # (T, nu)
+
+
+class Exhibits(NamedTuple):
+    """What is worth showing of an update."""
+
+    open_loop: OpenLoop | None = None
+    episode: RecordedEpisode | None = None
 
 
 class Dynamics(Protocol):

@@ -73,7 +73,10 @@ class Algorithm(Protocol):
     """A training loop cut open: the runner calls ``update`` and looks after everything else.
 
     One that optimises parameters may have a method ``loss(generator, batch=None)`` as well, which
-    returns the :class:`~mbrl.landscape.Loss` that ``--mode landscape`` draws around them.
+    returns the :class:`~mbrl.landscape.Loss` that ``--mode landscape`` draws around them. One that
+    has more to show of an update than numbers may have a method ``exhibits()``, which returns the
+    :class:`~mbrl.types.Exhibits` of the last one made, and draws no random numbers. They need not
+    survive a checkpoint.
     """
 
     @property

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mbrl.algorithms.algorithm import Actor, Setting
 from mbrl.algorithms.learner import whole_epoch
-from mbrl.algorithms.model_errors import model_errors
+from mbrl.algorithms.model_errors import model_errors, open_loop
 from mbrl.algorithms.optimizer import OptimizerOptions, make_optimizer, set_learning_rate
 from mbrl.data import Trajectories
 from mbrl.errors import ArgumentError
@@ -22,7 +22,7 @@ from mbrl.options import Choice, at_key
 from mbrl.planning.checks import check_counts, check_not_negative, check_positive
 from mbrl.registry import DYNAMICS
 from mbrl.tasks import Task, collect, random_actions, random_walk
-from mbrl.types import Array, Space
+from mbrl.types import Array, Exhibits, Space
 
 _MLP: Mapping[str, Any] = MappingProxyType({"kind": "mlp"})
 
@@ -156,6 +156,12 @@ class FitDynamics:
     def actor(self) -> Actor:
         """Return what does nothing."""
         return Resting(self._task)
+
+    def exhibits(self) -> Exhibits:
+        """Return how the model foretells the beginning of the first validation episode."""
+        if not len(self._validation):
+            return Exhibits()
+        return Exhibits(open_loop(self._task, self.model(), self._validation.episodes[0]))
 
     def state_dict(self) -> dict[str, Any]:
         """The model as it is handed out and in training, all data, and the random state."""

@@ -6,34 +6,41 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from mbrl.algorithms.algorithm import Actor, Setting
+from mbrl.algorithms.algorithm import Actor, Setting, StateActor
 from mbrl.algorithms.learner import FitOptions, Learner
-from mbrl.algorithms.model_errors import model_errors
+from mbrl.algorithms.model_errors import model_errors, open_loop
 from mbrl.data import Episode, Trajectories
 from mbrl.errors import ConfigError, MbrlError
-from mbrl.nn import ModelDescription
+from mbrl.nn import DynamicsModel, ModelDescription
 from mbrl.options import Choice, at_key
 from mbrl.planning import (
-    ObservedStage,
+    LearnedModel,
     ObservingController,
     PlannerChoice,
-    Problem,
+    PropagationOptions,
     RecedingHorizon,
+    SamplingPlanner,
     Schedule,
     Tail,
     learned_model,
     make_planner,
+    make_problem,
+    observed_problem,
 )
 from mbrl.planning.checks import check_counts
 from mbrl.registry import DYNAMICS
-from mbrl.tasks import Collection, collect, drawn_seeds, random_actions
+from mbrl.tasks import Collection, Space, Task, collect, drawn_seeds, random_actions
+from mbrl.types import Array, Exhibits, RecordedEpisode
 
 ModelChoice = Annotated[Mapping[str, Any], Choice(DYNAMICS)]
 _MLP: Mapping[str, Any] = MappingProxyType({"kind": "mlp"})
 _RANDOM_SHOOTING: Mapping[str, Any] = MappingProxyType({"kind": "random_shooting"})
 _DEFAULT_FIT = FitOptions()
+_DEFAULT_PROPAGATION = PropagationOptions()
 
 
 class _Planned(NamedTuple):
@@ -51,10 +58,14 @@ class LearnedMPC:
               \Big| \frac{o' - o - \mu_d}{\sigma_d} - f_\theta(o, u) \Big|^2, \qquad
               D_{i+1} = D_i \cup \{\text{episodes of MPC with } f_{\theta_i}\}
 
-    D_0 are episodes of uniformly random actions. The model predicts observations, and a plan
-    minimises the sum of ``Task.observed_cost`` along them. Nagabandi et al. 2018, "Neural network
-    dynamics for model-based deep reinforcement learning with model-free fine-tuning", algorithm 1;
-    Berkeley's CS 294-112, fall 2017, homework 4.
+    D_0 are episodes of uniformly random actions. The model predicts observations o, and a plan
+    minimises the sum of ``Task.observed_cost`` along them, or maximises that of the rewards that
+    the model predicts too. With ``space: states`` o is the state, which the controller then must
+    be able to measure, and a plan is for the task's own cost or reward. Nagabandi et al. 2018,
+    "Neural network dynamics for model-based deep reinforcement learning with model-free
+    fine-tuning", algorithm 1; Berkeley's CS 294-112, fall 2017, homework 4. With an ensemble and a
+    planner of the cross-entropy kind it is the PETS of Chua et al. 2018, "Deep reinforcement
+    learning in a handful of trials using probabilistic dynamics models".
 
     An update is one iteration: fit, then run the episodes in the real environment, in lockstep, so
     that a control step plans for all of them at once. ``return_mean`` and ``cost_mean`` are those
@@ -68,8 +79,14 @@ class LearnedMPC:
         planner: ``{kind: ..., **options}``.
         model: ``{kind: ..., **options}``.
         fit: see :class:`FitOptions`.
+        space: what the model predicts: observations or states.
         updates: iterations.
         horizon: H of a plan.
+        propagation: of the uncertainty of an ensemble.
+        cost: of states only, as the next two: terms of residuals in place of the task's cost; see
+            ``mbrl.planning.make_problem``.
+        terminal: the same of the last state.
+        until_termination: whether nothing is earned after the end of an episode.
         episodes: in an iteration.
         random_episodes: of random actions, before the first.
         validation_episodes: of random actions, which no fit sees.
@@ -91,8 +108,13 @@ class LearnedMPC:
         planner: PlannerChoice = _RANDOM_SHOOTING,
         model: ModelChoice = _MLP,
         fit: FitOptions = _DEFAULT_FIT,
+        space: Space = "observations",
         updates: int = 15,
         horizon: int = 15,
+        propagation: PropagationOptions = _DEFAULT_PROPAGATION,
+        cost: Mapping[str, Any] | None = None,
+        terminal: Mapping[str, Any] | None = None,
+        until_termination: bool = True,
         episodes: int = 10,
         random_episodes: int = 10,
         validation_episodes: int = 0,
@@ -111,28 +133,28 @@ class LearnedMPC:
             steps=steps,
         )
         self._updates, self._setting = updates, setting
-        self._task, self._generator = setting.task, setting.generator
-        task = setting.task
-        if task.observed_cost is None:
-            raise ConfigError(
-                f"task: {task.name} does not say what a plan of observations costs; give its "
-                "environment a method tensor_planning_cost(observation, action, next_observation)"
-            )
-        self._cost = task.observed_cost
+        self._task, self._generator, self._space = setting.task, setting.generator, space
+        task, observing = setting.task, space == "observations"
         self._episodes, self._random_episodes = episodes, random_episodes
         self._validation_episodes = validation_episodes
         self._steps = steps or task.max_episode_steps or 1000
-        sizes = task.observation_size, task.action_size
-        description = ModelDescription.of(model, *sizes, "observations", "algorithm.model")
+        size = task.observation_size if observing else task.state_size
+        description = ModelDescription.of(model, size, task.action_size, space, "algorithm.model")
         self._learner = Learner(description, fit, self._generator)
         self._planner = make_planner(planner, horizon, "algorithm.planner")
-        self._problem = Problem(
-            learned_model(self._learner.model),
-            ObservedStage(self._cost, task.name),
-            task.action_low,
-            task.action_high,
-            horizon,
-        )
+        learned = self._learned(self._learner.model, propagation)
+        if observing:
+            _refuse(cost=cost, terminal=terminal)
+            self._problem = observed_problem(task, horizon, learned)
+        else:
+            self._problem = make_problem(
+                task,
+                horizon,
+                cost=cost,
+                terminal=terminal,
+                until_termination=until_termination,
+                dynamics=learned,
+            )
         each = self._planner.iterations if iterations is None else iterations
         self._options: dict[str, Any] = {
             "schedule": Schedule(every, each, first_iterations),
@@ -140,10 +162,12 @@ class LearnedMPC:
         }
         self._seed = self._drawn_seed()
         self.actor()  # says what is wrong with its options
-        self._data, self._validation = Trajectories(*sizes), Trajectories(*sizes)
+        self._data = Trajectories(size, task.action_size)
+        self._validation = Trajectories(size, task.action_size)
         self._counted = 0  # environment steps that have been reported
         self._fitted: dict[str, float] = {}  # what the last fit measured
         self._planned: _Planned | None = None
+        self._exhibits = Exhibits()
 
     @property
     def updates(self) -> int:
@@ -159,16 +183,23 @@ class LearnedMPC:
         if self._planned is None:
             self._fitted = self._learner.learn(self._data, self._setting.pause)
             seeds = drawn_seeds(self._episodes, self._generator)
-            self._planned = self._begun(
-                self._drawn_seed(), Collection(self._task, seeds, steps=self._steps)
-            )
+            collection = Collection(self._task, seeds, steps=self._steps, space=self._space)
+            self._planned = self._begun(self._drawn_seed(), collection)
         measured = self._collected(self._planned)
         before, self._counted = self._counted, self._data.steps + self._validation.steps
         return {"env_steps": float(self._counted - before), **measured, **self._fitted}
 
-    def actor(self) -> Actor:
+    def actor(self) -> Actor | StateActor:
         """Return a controller that plans with the model as it is."""
-        return ObservingController(self._made_controller(self._seed))
+        controller = self._made_controller(self._seed)
+        return controller if self._space == "states" else ObservingController(controller)
+
+    def exhibits(self) -> Exhibits:
+        """Return the first episode of the last iteration, and how the model foretold its beginning.
+
+        The prediction is of the model that the episode was planned with: it has not seen it.
+        """
+        return self._exhibits
 
     def state_dict(self) -> dict[str, Any]:
         """All data, the model, the fit or the episodes in progress, and the random state."""
@@ -201,10 +232,13 @@ class LearnedMPC:
             self._planned.collection.close()
         self._planned, planned = None, state["planned"]
         if planned is not None:
-            collection = Collection.resumed(self._task, planned["collection"], steps=self._steps)
+            collection = Collection.resumed(
+                self._task, planned["collection"], steps=self._steps, space=self._space
+            )
             self._planned = self._begun(int(planned["seed"]), collection)
             self._planned.controller.load_state_dict(planned["controller"])
         self._generator.set_state(state["generator"])
+        self._exhibits = Exhibits()
 
     def _begun(self, seed: int, collection: Collection) -> _Planned:
         return _Planned(seed, self._made_controller(seed), collection)
@@ -216,7 +250,12 @@ class LearnedMPC:
     def _random(self, episodes: int) -> list[Episode]:
         act = random_actions(self._task, self._generator)
         return collect(
-            self._task, act, episodes=episodes, steps=self._steps, generator=self._generator
+            self._task,
+            act,
+            episodes=episodes,
+            steps=self._steps,
+            generator=self._generator,
+            space=self._space,
         )
 
     def _collected(self, planned: _Planned) -> dict[str, float]:
@@ -225,38 +264,90 @@ class LearnedMPC:
         while not collection.is_over:
             before = controller.state_dict()
             try:
-                actions = controller.act(
-                    collection.observations, collection.t, None, collection.running
-                )
-                collection.step(actions)
+                collection.step(self._chosen(controller, collection))
             except MbrlError:
                 controller.load_state_dict(before)
                 raise
             self._setting.pause()
         collection.close()
         episodes = collection.episodes()
-        measured = {**self._outcome(episodes), **controller.measured(), **self._errors(episodes)}
+        measured = {
+            **self._outcome(episodes, collection.succeeded),
+            **controller.measured(),
+            **self._errors(episodes),
+        }
+        self._exhibits = _exhibited(
+            self._task, self._learner.model, collection.seeds[0], episodes[0]
+        )
         self._data.append(episodes)
         self._planned = None
         return measured
 
-    def _outcome(self, episodes: list[Episode]) -> dict[str, float]:
+    def _chosen(self, controller: RecedingHorizon, collection: Collection) -> Array:
+        seen, t, running = collection.observations, collection.t, collection.running
+        if self._space == "states":
+            return controller.act(seen, t, collection.contexts, running)
+        return ObservingController(controller).act_at(seen, t, running)
+
+    def _outcome(
+        self, episodes: list[Episode], succeeded: NDArray[np.bool_] | None
+    ) -> dict[str, float]:
         returns = torch.stack([episode.rewards.sum() for episode in episodes])
-        costs = [self._cost(seen[:-1], actions, seen[1:]).sum() for seen, actions, _ in episodes]
-        return {
+        measured = {
             "return_mean": float(returns.mean()),
             "return_std": float(returns.std(correction=0)),
-            "cost_mean": float(torch.stack(costs).mean()),
+            "length_mean": sum(len(episode.actions) for episode in episodes) / len(episodes),
         }
+        cost = self._task.observed_cost
+        if self._space == "observations" and cost is not None:
+            costs = [cost(seen[:-1], actions, seen[1:]).sum() for seen, actions, _ in episodes]
+            measured["cost_mean"] = float(torch.stack(costs).mean())
+        if succeeded is not None:
+            measured["success_rate"] = float(succeeded.mean())
+        return measured
 
     def _errors(self, episodes: list[Episode]) -> dict[str, float]:
         """Return the model's errors on episodes that it has not been fitted to."""
-        fresh = Trajectories(self._task.observation_size, self._task.action_size)
+        fresh = Trajectories(self._data.observation_size, self._data.action_size)
         fresh.append(episodes)
         errors = model_errors(self._learner.model, fresh)
         if len(self._validation):
             errors |= model_errors(self._learner.model, self._validation, "validation_")
         return errors
 
+    def _learned(self, network: DynamicsModel, propagation: PropagationOptions) -> LearnedModel:
+        """Return the model that is planned with."""
+        mode, simulator = propagation.mode, self._task.simulator
+        if mode != "expectation" and not isinstance(self._planner, SamplingPlanner):
+            raise ConfigError(
+                f"algorithm.propagation.mode: {mode!r} takes a planner that samples; legal with "
+                f"{type(self._planner).__name__}: expectation"
+            )
+        of_states = self._space == "states"
+        if of_states and network.predicts_reward:
+            raise ConfigError(
+                "algorithm.model.reward: of states the task's own reward is planned for"
+            )
+        spec = simulator.spec if of_states and simulator is not None else None
+        seed = 0 if mode == "expectation" else self._drawn_seed()
+        with at_key("algorithm", LearnedMPC):
+            return learned_model(network, spec, propagation=propagation, seed=seed)
+
     def _drawn_seed(self) -> int:
         return int(torch.randint(2**31 - 1, (), generator=self._generator))
+
+
+def _refuse(**costs: Mapping[str, Any] | None) -> None:
+    for name, value in costs.items():
+        if value is not None:
+            raise ConfigError(
+                f"algorithm.{name}: residuals are of states, and the model predicts observations; "
+                "say space: states"
+            )
+
+
+def _exhibited(task: Task, model: DynamicsModel, seed: int, episode: Episode) -> Exhibits:
+    return Exhibits(
+        open_loop(task, model, episode),
+        RecordedEpisode(seed, episode.actions.numpy()),
+    )

@@ -13,7 +13,7 @@ from torch import Tensor
 from mbrl.data import Trajectories, split_transitions
 from mbrl.errors import ArgumentError, MbrlError
 from mbrl.nn import DynamicsModel, Fitting, ModelDescription
-from mbrl.planning.checks import check_counts, check_positive
+from mbrl.planning.checks import check_counts, check_not_negative, check_positive
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,8 @@ class FitOptions:
     """How a model of dynamics is fitted to all data there are.
 
     Attributes:
-        epochs: at most so many visits of every transition.
+        epochs: so many visits of every transition, at most.
+        min_steps: but so many steps of the optimiser at least, by more epochs where data are few.
         batch_size: rows of a batch.
         learning_rate: of Adam, whose moments are kept from one fit to the next.
         statistics: what normalises inputs and targets: ``frozen``, the moments of the first data
@@ -33,6 +34,7 @@ class FitOptions:
     """
 
     epochs: int = 60
+    min_steps: int = 0
     batch_size: int = 512
     learning_rate: float = 1e-3
     statistics: Literal["frozen", "updated"] = "frozen"
@@ -41,6 +43,7 @@ class FitOptions:
 
     def __post_init__(self) -> None:
         check_counts(epochs=self.epochs, batch_size=self.batch_size)
+        check_not_negative(min_steps=self.min_steps)
         check_positive(learning_rate=self.learning_rate)
         if not 0 <= self.held_out < 1:
             raise ArgumentError(f"held_out must lie in [0, 1), got {self.held_out}")
@@ -91,7 +94,8 @@ class Learner:
             self._split_seed = int(torch.randint(2**31 - 1, (), generator=self._generator))
             self._fitting = self._begun(data)
         fitting = self._fitting
-        while fitting.epochs < self._options.epochs and not fitting.is_over:
+        epochs = max(self._options.epochs, -(-self._options.min_steps // fitting.batches))
+        while fitting.epochs < epochs and not fitting.is_over:
             whole_epoch(fitting, self.model, self._optimizer, self._generator)
             pause()
         report = fitting.finish()

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 
-from mbrl.data import Trajectories
+from mbrl.data import Episode, Trajectories
 from mbrl.nn import DynamicsModel, one_step_error, open_loop_error
+from mbrl.tasks import Task
+from mbrl.types import OpenLoop
 
 OPEN_LOOP = 15  # steps of the predictions whose errors are measured
+_SHOWN = 150  # steps, at most, of the one that is shown
 
 
 def model_errors(model: DynamicsModel, data: Trajectories, prefix: str = "") -> dict[str, float]:
@@ -32,3 +35,11 @@ def model_errors(model: DynamicsModel, data: Trajectories, prefix: str = "") -> 
         f"{prefix}one_step_error": float(one.square().mean().sqrt()),
         f"{prefix}open_loop_error": many,
     }
+
+
+def open_loop(task: Task, model: DynamicsModel, episode: Episode) -> OpenLoop:
+    """Return how the model foretells the beginning of an episode of the task."""
+    seen, actions = episode.observations[: _SHOWN + 1], episode.actions[:_SHOWN]
+    predicted = model.rollout(seen[:1], actions[:, None]).states[:, 0]
+    dt = None if task.simulator is None else task.simulator.dt
+    return OpenLoop(seen.numpy(), predicted.numpy(), dt)

@@ -1,9 +1,29 @@
-"""Monitoring: sinks of one stream of metrics."""
+"""Monitoring: sinks of one stream of metrics, and of what else there is to show of a run."""
 
 from mbrl.monitoring.console import Console
 from mbrl.monitoring.csv_file import CsvFile
 from mbrl.monitoring.landscape import draw_surface
+from mbrl.monitoring.open_loop import column_errors, draw_open_loop, open_loop_figure
+from mbrl.monitoring.options import MonitorOptions, PlotOptions, VideoOptions
 from mbrl.monitoring.progress import Progress
 from mbrl.monitoring.stream import MetricStream, Row, Sink
+from mbrl.monitoring.video import Filmstrip, Frame, write_video
 
-__all__ = ["Console", "CsvFile", "MetricStream", "Progress", "Row", "Sink", "draw_surface"]
+__all__ = [
+    "Console",
+    "CsvFile",
+    "Filmstrip",
+    "Frame",
+    "MetricStream",
+    "MonitorOptions",
+    "PlotOptions",
+    "Progress",
+    "Row",
+    "Sink",
+    "VideoOptions",
+    "column_errors",
+    "draw_open_loop",
+    "draw_surface",
+    "open_loop_figure",
+    "write_video",
+]

@@ -2,8 +2,9 @@
 
 from mbrl.nn.diagnostics import OneStepError, OpenLoopError, one_step_error, open_loop_error
 from mbrl.nn.dynamics_model import DynamicsModel, Prediction, Rollout
-from mbrl.nn.ensemble import EnsembleDynamics
+from mbrl.nn.ensemble import PROPAGATIONS, EnsembleDynamics, Propagation
 from mbrl.nn.fitting import FitReport, Fitting, fit
+from mbrl.nn.folded_ensemble import FoldedEnsemble, Futures
 from mbrl.nn.folding import FoldedMLP
 from mbrl.nn.gaussian import GaussianMLP, GaussianPolicy, OpenLoop
 from mbrl.nn.mlp import MLP
@@ -15,12 +16,15 @@ from mbrl.nn.squash import Squash, saturation, soft_lower_bound
 
 __all__ = [
     "MLP",
+    "PROPAGATIONS",
     "DeterministicMLP",
     "DynamicsModel",
     "EnsembleDynamics",
     "FitReport",
     "Fitting",
+    "FoldedEnsemble",
     "FoldedMLP",
+    "Futures",
     "GaussianMLP",
     "GaussianPolicy",
     "MLPDynamics",
@@ -30,6 +34,7 @@ __all__ = [
     "OpenLoopError",
     "Policy",
     "Prediction",
+    "Propagation",
     "Rollout",
     "RunningNormalizer",
     "Squash",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -48,11 +48,15 @@ class DynamicsModel(nn.Module):
         state_size: n.
         action_size: nu.
         reward: whether the reward is predicted, too.
+        ignored: entries of the state that the network does not see, though it predicts them. The
+            dynamics of a runner do not depend on how far it has come; a network that sees it knows
+            nothing where the data end.
         dtype: precision of the network.
 
     Attributes:
         state_size: n.
         action_size: nu.
+        seen: 1 or 0 for every input, [n + nu].
         output_size: width k of y: n, and one with a reward.
         predicts_reward: whether the reward is predicted, too.
         members: E, how many networks are trained side by side.
@@ -61,13 +65,27 @@ class DynamicsModel(nn.Module):
 
     members: int = 1
     bootstraps: bool = False
+    seen: Tensor
     input_mean: Tensor
     input_scale: Tensor
     target_mean: Tensor
     target_deviation: Tensor
 
-    def __init__(self, state_size: int, action_size: int, *, reward: bool, dtype: DType):
+    def __init__(
+        self,
+        state_size: int,
+        action_size: int,
+        *,
+        reward: bool,
+        ignored: Sequence[int] = (),
+        dtype: DType,
+    ):
         super().__init__()
+        if not all(0 <= entry < state_size for entry in ignored):
+            raise ArgumentError(
+                f"ignored must hold entries of the state, 0 to {state_size - 1}, "
+                f"got {list(ignored)}"
+            )
         self.state_size, self.action_size = state_size, action_size
         self.predicts_reward = reward
         self.output_size = state_size + reward
@@ -77,6 +95,9 @@ class DynamicsModel(nn.Module):
             self.register_buffer(f"{name}_mean", torch.zeros(size, dtype=precision))
         self.register_buffer("input_scale", torch.ones(self.input_size, dtype=precision))
         self.register_buffer("target_deviation", torch.ones(self.output_size, dtype=precision))
+        seen = torch.ones(self.input_size, dtype=precision)
+        seen[list(ignored)] = 0.0
+        self.register_buffer("seen", seen, persistent=False)
 
     def forward(self, state: Tensor, action: Tensor) -> Tensor:
         """Return the expected next state [N, n] in the state's dtype, of [N, n] and [N, nu]."""
@@ -178,7 +199,7 @@ class DynamicsModel(nn.Module):
         joint = torch.cat(
             [state.to(self.input_mean.dtype), action.to(self.input_mean.dtype)], dim=-1
         )
-        return (joint - self.input_mean) / self.input_scale
+        return (joint - self.input_mean) / self.input_scale * self.seen
 
     def targets(self, transitions: Transitions) -> Tensor:
         """Return y, [N, k] in the network's dtype; differences are taken in the data's.

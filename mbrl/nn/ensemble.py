@@ -45,6 +45,7 @@ class EnsembleDynamics(DynamicsModel):
         activation: the nonlinearity; silu is the swish of the paper.
         weight_decay: w, of every layer or of each (hidden ones, then the last).
         reward: whether the reward is predicted, too.
+        ignored: entries of the state that the network does not see.
         dtype: precision of the networks.
 
     Attributes:
@@ -69,9 +70,10 @@ class EnsembleDynamics(DynamicsModel):
         activation: Activation = "silu",
         weight_decay: float | Sequence[float] = 0.0,
         reward: bool = False,
+        ignored: Sequence[int] = (),
         dtype: DType = "float32",
     ):
-        super().__init__(state_size, action_size, reward=reward, dtype=dtype)
+        super().__init__(state_size, action_size, reward=reward, ignored=ignored, dtype=dtype)
         if elites is not None and not 1 <= elites <= members:
             raise ArgumentError(f"elites must be from 1 to members ({members}), got {elites}")
         self.members, self.bootstraps = members, bootstrap

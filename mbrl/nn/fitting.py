@@ -91,6 +91,11 @@ class Fitting:
         return self._patience is not None and self._stale > self._patience
 
     @property
+    def batches(self) -> int:
+        """How many steps of the optimiser an epoch makes."""
+        return -(-self._rows.shape[1] // self._batch_size)
+
+    @property
     def epochs(self) -> int:
         """How many epochs there have been."""
         return len(self._losses)

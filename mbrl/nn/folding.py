@@ -1,4 +1,4 @@
-"""Rollouts of many candidates through one perceptron, near the speed of its matrix products."""
+"""Rollouts of many candidates through perceptrons, near the speed of their matrix products."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from mbrl.nn.dynamics_model import Rollout
 from mbrl.nn.mlp_dynamics import MLPDynamics
 
 # The activations of so many rows stay in a core's cache from one layer to the next.
-_ROWS_PER_CORE = 256
+ROWS_PER_CORE = 256
 
-_IN_PLACE: dict[type[nn.Module], Callable[[Tensor], Tensor]] = {
+IN_PLACE: dict[type[nn.Module], Callable[[Tensor], Tensor]] = {
     nn.Tanh: torch.tanh_,
     nn.ReLU: torch.relu_,
     nn.LeakyReLU: lambda value: functional.leaky_relu(value, inplace=True),
@@ -42,7 +42,7 @@ class FoldedMLP:
         linear = [layer for layer in model.network if isinstance(layer, nn.Linear)]
         weights = [layer.weight.detach().double() for layer in linear]
         biases = [layer.bias.detach().double() for layer in linear]
-        weights[0] = weights[0] / model.input_scale
+        weights[0] = weights[0] * model.seen / model.input_scale
         biases[0] = biases[0] - weights[0] @ model.input_mean.to(torch.float64)
         weights[-1] = model.target_deviation[:, None] * weights[-1]
         biases[-1] = model.target_deviation * biases[-1] + model.target_mean
@@ -50,9 +50,9 @@ class FoldedMLP:
         # [inputs, outputs], so that both factors of a product lie as it reads them.
         self._weights = [weight.T.to(self._dtype, copy=True).contiguous() for weight in weights]
         self._biases = [bias.to(self._dtype, copy=True) for bias in biases]
-        self._activate = _IN_PLACE[type(model.network[1])] if len(linear) > 1 else None
+        self._activate = IN_PLACE[type(model.network[1])] if len(linear) > 1 else None
         self._predicts_reward = model.predicts_reward
-        self._rows_at_once = _ROWS_PER_CORE * torch.get_num_threads()
+        self._rows_at_once = ROWS_PER_CORE * torch.get_num_threads()
         widths = [model.input_size, *(weight.shape[1] for weight in self._weights)]
         self._input, *self._buffers = (
             torch.empty(self._rows_at_once, width, dtype=self._dtype) for width in widths

@@ -24,6 +24,7 @@ class MLPDynamics(DynamicsModel):
         hidden: widths of the hidden layers.
         activation: the nonlinearity.
         reward: whether the reward is predicted, too.
+        ignored: entries of the state that the network does not see.
         dtype: precision of the network.
     """
 
@@ -36,9 +37,10 @@ class MLPDynamics(DynamicsModel):
         hidden: Sequence[int] = (500, 500),
         activation: Activation = "relu",
         reward: bool = False,
+        ignored: Sequence[int] = (),
         dtype: DType = "float32",
     ):
-        super().__init__(state_size, action_size, reward=reward, dtype=dtype)
+        super().__init__(state_size, action_size, reward=reward, ignored=ignored, dtype=dtype)
         self.network = MLP(
             self.input_size,
             self.output_size,

@@ -7,6 +7,7 @@ from mbrl.planning.building import (
     make_planner,
     make_problem,
     model_of,
+    observed_problem,
 )
 from mbrl.planning.cem import CEM
 from mbrl.planning.cma_es import CMAES
@@ -21,16 +22,23 @@ from mbrl.planning.costs import (
 from mbrl.planning.gradient_shooting import GradientShooting
 from mbrl.planning.icem import ICEM
 from mbrl.planning.ilqr import ILQR
-from mbrl.planning.learned_model import LearnedModel, learned_model
+from mbrl.planning.learned_model import (
+    LearnedEnsemble,
+    LearnedMLP,
+    LearnedModel,
+    PropagationOptions,
+    learned_model,
+)
 from mbrl.planning.model import Model, Scene, SimulatorModel, TorchModel
 from mbrl.planning.mppi import MPPI
 from mbrl.planning.node import PlanNode
-from mbrl.planning.observed import ObservedStage, ObservingController
+from mbrl.planning.observed import ObservedStage, ObservingController, PredictedReward
 from mbrl.planning.planner import Plan, Planner, Search
 from mbrl.planning.predictive_sampling import PredictiveSampling
 from mbrl.planning.problem import Policy, Problem
 from mbrl.planning.random_shooting import RandomShooting
 from mbrl.planning.receding_horizon import RecedingHorizon, Schedule, Tail
+from mbrl.planning.sampling import SamplingPlanner
 from mbrl.planning.variational import Variational
 
 __all__ = [
@@ -41,6 +49,8 @@ __all__ = [
     "ILQR",
     "MPPI",
     "GradientShooting",
+    "LearnedEnsemble",
+    "LearnedMLP",
     "LearnedModel",
     "Model",
     "ObservedStage",
@@ -50,13 +60,16 @@ __all__ = [
     "Planner",
     "PlannerChoice",
     "Policy",
+    "PredictedReward",
     "PredictiveSampling",
     "Problem",
+    "PropagationOptions",
     "RandomShooting",
     "RecedingHorizon",
     "ResidualStage",
     "ResidualTerminal",
     "RewardCost",
+    "SamplingPlanner",
     "Scene",
     "Schedule",
     "Search",
@@ -72,4 +85,5 @@ __all__ = [
     "make_planner",
     "make_problem",
     "model_of",
+    "observed_problem",
 ]

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from torch import nn
 
-from mbrl.errors import ArgumentError
+from mbrl.errors import ArgumentError, ConfigError
 from mbrl.nn import DynamicsModel
 from mbrl.ops import MujocoDynamics
 from mbrl.options import Choice, at_key, chosen
@@ -21,8 +21,9 @@ from mbrl.planning.costs import (
     StageCost,
     TerminalCost,
 )
-from mbrl.planning.learned_model import learned_model
+from mbrl.planning.learned_model import LearnedModel, learned_model
 from mbrl.planning.model import Model, SimulatorModel, TorchModel
+from mbrl.planning.observed import ObservedStage, PredictedReward
 from mbrl.planning.planner import Planner
 from mbrl.planning.problem import Problem
 from mbrl.registry import PLANNERS
@@ -57,7 +58,7 @@ def make_problem(
     terminal: Chosen | None = None,
     until_termination: bool = True,
     smoothing: Chosen | None = None,
-    dynamics: nn.Module | None = None,
+    dynamics: nn.Module | Model | None = None,
     where: str = "algorithm",
 ) -> Problem:
     """Return the planning problem of a task.
@@ -116,12 +117,39 @@ def _residual_cost(task: Task, terms: Chosen, where: str) -> ResidualCost:
     return ResidualCost(task.simulator, terms, where=where)
 
 
-def model_of(task: Task, dynamics: nn.Module | None = None, **options: Any) -> Model:
+def observed_problem(task: Task, horizon: int, model: LearnedModel) -> Problem:
+    """Return the planning problem of a task in terms of observations, by a model of them.
+
+    What is planned for is the reward that the model predicts, or else the task's observed cost.
+
+    Args:
+        task: the task.
+        horizon: T.
+        model: of observations, or of them and the last reward.
+
+    Raises:
+        ConfigError: if nothing says what a step costs.
+    """
+    if model.predicts_reward:
+        stage: StageCost = PredictedReward(task.name)
+    elif task.observed_cost is not None:
+        stage = ObservedStage(task.observed_cost, task.name)
+    else:
+        raise ConfigError(
+            f"algorithm.space: {task.name} does not say what a plan of observations costs; legal: "
+            "'states', or a model with reward: true, or an environment with a method "
+            "tensor_planning_cost(observation, action, next_observation)"
+        )
+    return Problem(model, stage, task.action_low, task.action_high, horizon)
+
+
+def model_of(task: Task, dynamics: nn.Module | Model | None = None, **options: Any) -> Model:
     """Return the model of a task, or of other dynamics in its place.
 
     Args:
         task: the task.
-        dynamics: what stands in for its dynamics, e.g. a learned model; None: its own.
+        dynamics: what stands in for its dynamics, e.g. a learned model; a Model is returned as it
+            is. None: its own.
         **options: of ``task.dynamics``: method, smoothing.
 
     Raises:
@@ -129,6 +157,8 @@ def model_of(task: Task, dynamics: nn.Module | None = None, **options: Any) -> M
     """
     if dynamics is not None and options:
         raise ArgumentError(f"{', '.join(options)}: only for a task's own dynamics")
+    if isinstance(dynamics, Model):
+        return dynamics
     simulator = task.simulator
     if dynamics is None and task.has_plain_dynamics and simulator is not None:
         return SimulatorModel(simulator, **options)

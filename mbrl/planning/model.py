@@ -47,12 +47,14 @@ class Model(ABC):
     Attributes:
         state_size: nx.
         tangent_size: ndx.
+        particles: P, in how many ways what may happen is drawn; see :meth:`futures`.
         control_steps: control steps taken so far, over all rows.
         linearizations: states linearised so far.
     """
 
     state_size: int
     tangent_size: int
+    particles: int = 1
 
     def __init__(self) -> None:
         self.control_steps = 0
@@ -70,6 +72,13 @@ class Model(ABC):
     def rollout(self, state: Tensor, actions: Tensor, scene: Scene) -> Tensor:
         """Apply actions [T, N, nu] from states [N, nx]: states [T+1, N, nx]; see closed_loop."""
         return self.closed_loop(state, lambda t, _: actions[t], len(actions), scene)[0]
+
+    def futures(self, state: Tensor, actions: Tensor, scene: Scene) -> Tensor:
+        """Return what may happen under actions [T, N, nu], [P, T+1, N, nx]: P equally likely ways.
+
+        Here one, :meth:`rollout`; what is uncertain has several.
+        """
+        return self.rollout(state, actions, scene)[None]
 
     @abstractmethod
     def linearize(

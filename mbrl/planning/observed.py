@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from mbrl.planning.costs import DifferentiatedCost, StagePoints
@@ -30,11 +32,23 @@ class ObservedStage(DifferentiatedCost):
         return self._cost(x, u, y)
 
 
+class PredictedReward(DifferentiatedCost):
+    """The reward that a model predicts, negated: the last coordinate of its next states.
+
+    Args:
+        name: of the task.
+    """
+
+    def costs(self, x: Tensor, u: Tensor, y: Tensor, points: StagePoints) -> Tensor:
+        """See :class:`DifferentiatedCost`."""
+        return -y[:, -1]
+
+
 class ObservingController:
     """A receding horizon whose states are observations: what acts where states are not measured.
 
     Args:
-        controller: plans for a model of observations.
+        controller: plans for a model of observations, or of them and the last reward.
 
     Attributes:
         controller: the same.
@@ -51,9 +65,15 @@ class ObservingController:
 
     def act(self, observation: Array) -> Array:
         """[B, n_obs] -> [B, nu]; call once per control step."""
-        action = self.controller.act(observation, self._t)
+        action = self.act_at(observation, self._t)
         self._t += 1
         return action
+
+    def act_at(self, observation: Array, t: int, running: NDArray[np.bool_] | None = None) -> Array:
+        """[B, n_obs], step, which episodes have not ended [B] -> [B, nu]."""
+        # The last reward is part of what is planned for, and of no influence on what follows.
+        missing = self.controller.problem.model.state_size - observation.shape[1]
+        return self.controller.act(np.pad(observation, [(0, 0), (0, missing)]), t, None, running)
 
     def measured(self) -> dict[str, float]:
         """Return what planning has cost."""

@@ -104,13 +104,25 @@ class Problem:
     def rollout(self, state: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
         """Roll candidates out: [B, nx], [T, K, B, nu] -> states [T+1, K, B, nx], costs [K, B].
 
-        Costs of rows that diverge are infinite, their states NaN.
+        Costs of rows that diverge are infinite, their states NaN. Of models whose futures are
+        uncertain, both are averages over the particles.
         """
         k, batch = actions.shape[1:3]
         scene = self.scene.repeated(k)
-        states = self.model.rollout(state.repeat(k, 1), actions.flatten(1, 2), scene)
-        costs = self.costs(states, actions.flatten(1, 2), scene)
+        applied = actions.flatten(1, 2)
+        futures = self.model.futures(state.repeat(k, 1), applied, scene)  # (P, T+1, K B, nx)
+        if len(futures) == 1:
+            states, costs = futures[0], self.costs(futures[0], applied, scene)
+        else:
+            states, costs = futures.mean(0), self._expected(futures, applied, scene)
         return states.unflatten(1, (k, batch)), costs.unflatten(0, (k, batch))
+
+    def _expected(self, futures: Tensor, actions: Tensor, scene: Scene) -> Tensor:
+        """Average costs [N] over particles [P, T+1, N, nx] under actions [T, N, nu]."""
+        particles, scenes = len(futures), scene.repeated(len(futures))
+        along = futures.transpose(0, 1).flatten(1, 2)  # (T+1, P N, nx)
+        costs = self.costs(along, actions.repeat(1, particles, 1), scenes)
+        return costs.unflatten(0, (particles, -1)).mean(0)
 
     def compete(self, state: Tensor, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Roll candidates out, and keep the states of the best of every row alone.
@@ -145,7 +157,8 @@ class Problem:
         """Return how many candidates for ``batch`` rows hold ``MOST_NUMBERS`` numbers."""
         # In whole multiples of 32 rows, so that sums are vectorised over the same rows as in one.
         multiple = 32 // math.gcd(batch, 32)
-        fitting = MOST_NUMBERS // ((self.horizon + 1) * batch * self.model.state_size)
+        each = batch * self.model.particles * self.model.state_size
+        fitting = MOST_NUMBERS // ((self.horizon + 1) * each)
         return max(fitting // multiple, 1) * multiple
 
     def closed_loop(self, state: Tensor, law: Law) -> tuple[Tensor, Tensor, Tensor]:

@@ -15,6 +15,7 @@ from mbrl.tasks.collection import (
 from mbrl.tasks.evaluation import Evaluation, evaluate
 from mbrl.tasks.formulas import declared
 from mbrl.tasks.gymnasium_task import GymnasiumTask
+from mbrl.tasks.playback import Playback
 from mbrl.tasks.reaching import register_reaching
 from mbrl.tasks.residual import Expansion, ResidualCost, Success, register_residual
 from mbrl.tasks.smooth import register_smooth
@@ -28,6 +29,7 @@ __all__ = [
     "Evaluation",
     "Expansion",
     "GymnasiumTask",
+    "Playback",
     "ResidualCost",
     "Space",
     "Success",

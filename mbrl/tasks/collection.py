@@ -51,18 +51,28 @@ class Collection:
         _check_count("steps", steps)
         self._task, self._seeds, self._steps = task, tuple(seeds), steps
         self._space = space
-        self._actions: list[Array] = []
-        self._rewards: list[Array] = []
         self._lengths = np.zeros(len(self._seeds), dtype=np.int64)
         with quiet():
             self._rows = Lockstep(task, self._seeds, _WHAT)
-            self._seen = [self._observed()]
+            first = self._observed()
+        # Room for all steps at once: small arrays that stay, made between a planner's large ones
+        # that go, would cut up the heap until no large one fits into what has become free.
+        batch = len(self._seeds)
+        self._seen = np.empty((steps + 1, batch, first.shape[1]))
+        self._actions = np.empty((steps, batch, task.action_size))
+        self._rewards = np.empty((steps, batch))
+        self._seen[0], self._t = first, 0
         self.contexts = np.stack([task.context_of(env) for env in self._rows.envs])
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """What the environments were reset with."""
+        return self._seeds
 
     @property
     def t(self) -> int:
         """How many steps have been taken."""
-        return len(self._actions)
+        return self._t
 
     @property
     def is_over(self) -> bool:
@@ -76,9 +86,15 @@ class Collection:
         return running
 
     @property
+    def succeeded(self) -> NDArray[np.bool_] | None:
+        """Which episodes meet the task's criterion as they stand, [B]; None: it has none."""
+        return self._rows.succeeded
+
+    @property
     def observations(self) -> Array:
         """The latest, [B, n_obs]; the last ones of episodes that have ended."""
-        return self._seen[-1].copy()
+        observations: Array = self._seen[self._t].copy()
+        return observations
 
     def step(self, actions: Array) -> None:
         """Take a step of the episodes that run, by their rows of ``actions`` [B, nu].
@@ -88,33 +104,35 @@ class Collection:
                 physics diverged.
             TaskError: if the environment raises.
         """
-        running, actions = self.running, actions.copy()
+        running, t = self.running, self._t
+        self._actions[t] = actions
         with quiet():
-            rewards = self._rows.step(actions)
+            self._rewards[t] = self._rows.step(actions)
             self._rows.require_physics()
-            observations = self._observed()
+            self._seen[t + 1] = self._observed()
         self._lengths += running
-        self._actions.append(actions)
-        self._rewards.append(rewards)
-        self._seen.append(observations)
+        self._t += 1
 
     def episodes(self) -> list[Episode]:
         """Return what has happened, with the environment's own rewards."""
-        if not self._actions:
+        if not self._t:
             return []
-        whole = (np.stack(part, axis=1) for part in (self._seen, self._actions, self._rewards))
+        parts = self._seen, self._actions, self._rewards
         return [
-            Episode(*map(torch.from_numpy, (seen[: length + 1], done[:length], earned[:length])))
-            for seen, done, earned, length in zip(*whole, self._lengths, strict=True)
+            Episode(
+                *(
+                    torch.from_numpy(part[:count, row].copy())
+                    for part, count in zip(parts, (length + 1, length, length), strict=True)
+                )
+            )
+            for row, length in enumerate(self._lengths)
         ]
 
     def state_dict(self) -> dict[str, Any]:
         """Return what :meth:`resumed` goes on from."""
-        shape = 0, len(self._seeds), self._task.action_size
-        actions = np.stack(self._actions) if self._actions else np.zeros(shape)
         return {
             "seeds": list(self._seeds),
-            "actions": torch.from_numpy(actions),
+            "actions": torch.from_numpy(self._actions[: self._t].copy()),
             "observations": torch.from_numpy(self.observations),
         }
 
@@ -159,7 +177,7 @@ class Collection:
         self._rows.require_finite("observation", observations)
         if self._space == "observations":
             return observations
-        states = np.stack([self._task.state_of(env) for env in self._rows.envs])
+        states = self._rows.states()
         self._rows.require_finite("state", states)
         return states
 

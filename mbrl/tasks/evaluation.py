@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from mbrl.errors import TaskError
@@ -50,7 +49,6 @@ def evaluate(
     if task.max_episode_steps is None:
         raise TaskError(f"{task.name} has no max_episode_steps: its episodes might never end")
     returns, lengths = np.zeros(episodes), np.zeros(episodes)
-    satisfied = np.zeros(episodes, dtype=np.int64)  # states in a row, up to the latest
     with Lockstep(task, range(seed, seed + episodes), "an evaluation") as rows:
         contexts = np.stack([task.context_of(env) for env in rows.envs]) if on_states else None
         t = 0
@@ -58,20 +56,10 @@ def evaluate(
             stepped = np.flatnonzero(rows.running)
             rows.require_finite("observation", rows.observations[stepped])
             if on_states:
-                actions = act(_states(task, rows.envs), t, contexts, rows.running.copy())
+                actions = act(rows.states(), t, contexts, rows.running.copy())
             else:
                 actions = act(rows.observations)
             returns += rows.step(actions)
             lengths[stepped] += 1
-            if task.success is not None:
-                states = torch.from_numpy(_states(task, [rows.envs[i] for i in stepped]))
-                holds = task.success.satisfied(states, t).numpy()
-                satisfied[stepped] = np.where(holds, satisfied[stepped] + 1, 0)
             t += 1
-    succeeded = None if task.success is None else satisfied >= task.success.steps
-    return Evaluation(returns, lengths, succeeded)
-
-
-def _states(task: Task, envs: list[Any]) -> Array:
-    """Return the states [n, nx] that environments are in."""
-    return np.stack([task.state_of(env) for env in envs])
+        return Evaluation(returns, lengths, rows.succeeded)

@@ -9,6 +9,8 @@ from typing import Any
 
 import mujoco
 import numpy as np
+import torch
+from numpy.typing import NDArray
 
 from mbrl.errors import DivergenceError, users_code
 from mbrl.tasks.task import Task
@@ -54,6 +56,18 @@ class Lockstep:
             self.close()
             raise
         self.running = np.ones(len(self.envs), dtype=bool)
+        self._satisfied = np.zeros(len(self.envs), dtype=np.int64)  # steps in a row, to the latest
+
+    @property
+    def succeeded(self) -> NDArray[np.bool_] | None:
+        """Which episodes meet the task's criterion as they stand; None where it has none."""
+        success = self._task.success
+        return None if success is None else self._satisfied >= success.steps
+
+    def states(self, rows: Sequence[int] | NDArray[np.intp] | None = None) -> Array:
+        """Return the states [n, nx] that these environments are in, by default all of them."""
+        chosen = range(len(self.envs)) if rows is None else rows
+        return np.stack([self._task.state_of(self.envs[row]) for row in chosen])
 
     def step(self, actions: Array) -> Array:
         """Take one step of those that are running, by their rows of ``actions`` [B, nu].
@@ -67,13 +81,18 @@ class Lockstep:
         """
         rewards = np.zeros(len(self.envs))
         self.require_finite("action", actions[self.running])
-        for i in np.flatnonzero(self.running):
+        stepped = np.flatnonzero(self.running)
+        for i in stepped:
             action = actions[i].copy()  # an environment may write into what it is given
             with users_code(f"{self._task.name}: step {self._t + 1} of {self._what}"):
                 self.observations[i], reward, terminated, truncated, _ = self.envs[i].step(action)
                 rewards[i] = float(reward)
             self.running[i] = not (terminated or truncated)
         self.require_finite("reward", rewards)
+        if self._task.success is not None:
+            states = torch.from_numpy(self.states(stepped))
+            holds = self._task.success.satisfied(states, self._t).numpy()
+            self._satisfied[stepped] = np.where(holds, self._satisfied[stepped] + 1, 0)
         self._t += 1
         return rewards
 

@@ -19,6 +19,7 @@ from mbrl.finished_runs import load_policy
 from mbrl.runner import run
 from mbrl.signals import Interrupted
 from mbrl.tasks import collect, random_actions
+from mbrl.types import Exhibits
 from tests.nn.systems import seeded
 from tests.tiny import newest, resume, rows, same, same_runs, stored
 
@@ -138,6 +139,20 @@ def test_a_linear_system_is_learned(tmp_path):
     torch.testing.assert_close(
         made_.model()(fresh.states, fresh.actions), fresh.next_states, rtol=0, atol=1e-2
     )
+
+
+def test_what_it_shows_is_the_prediction_of_a_validation_episode():
+    made_ = made()
+    assert made_.exhibits() == Exhibits(None, None)
+    made_.update()
+    found, state = made_.exhibits().open_loop, made_.state_dict()
+    here = state["validation"]["observations"][:1]
+    np.testing.assert_array_equal(found.observed, state["validation"]["observations"][:21])
+    for t, action in enumerate(state["validation"]["actions"][:20]):
+        np.testing.assert_array_equal(found.predicted[t], here[0])
+        here = made_.model()(here, action[None]).detach()
+    assert found.dt == 0.04
+    assert same(made_.state_dict(), state)
 
 
 # Runs

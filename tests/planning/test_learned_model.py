@@ -5,7 +5,7 @@ import torch
 
 import mbrl
 from mbrl.nn import MLPDynamics
-from mbrl.planning import LearnedModel, Scene, TorchModel, model_of
+from mbrl.planning import LearnedMLP, Scene, TorchModel, model_of
 
 
 def model(dtype="float64", **options):
@@ -20,7 +20,7 @@ def model(dtype="float64", **options):
 
 
 def rolled(kind, dynamics, state, actions):
-    made = LearnedModel(dynamics) if kind is LearnedModel else TorchModel(dynamics, 3)
+    made = LearnedMLP(dynamics) if kind is LearnedMLP else TorchModel(dynamics, 3)
     return made.rollout(state, actions, Scene()), made
 
 
@@ -33,7 +33,7 @@ def inputs(rows=700, steps=6):
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-12), ("float32", 1e-4)])
 def test_a_rollout_applies_the_model_step_by_step(dtype, tolerance):
     dynamics, (state, actions) = model(dtype), inputs()
-    found, made = rolled(LearnedModel, dynamics, state, actions)
+    found, made = rolled(LearnedMLP, dynamics, state, actions)
     assert found.dtype == torch.float64
     assert torch.equal(found[0], state)
     expected, _ = rolled(TorchModel, dynamics, state, actions)
@@ -43,7 +43,7 @@ def test_a_rollout_applies_the_model_step_by_step(dtype, tolerance):
 
 def test_it_follows_what_is_fitted_meanwhile():
     dynamics, (state, actions) = model(), inputs(5)
-    made = LearnedModel(dynamics)
+    made = LearnedMLP(dynamics)
     before = made.rollout(state, actions, Scene())
     with torch.no_grad():
         for parameter in dynamics.parameters():
@@ -56,7 +56,7 @@ def test_it_follows_what_is_fitted_meanwhile():
 def test_a_row_that_diverges_is_nan_from_there_on():
     dynamics, (state, actions) = model("float32"), inputs(4)
     actions[2, 1] = 1e39  # infinite in float32
-    found, _ = rolled(LearnedModel, dynamics, state, actions)
+    found, _ = rolled(LearnedMLP, dynamics, state, actions)
     assert found[:3].isfinite().all()
     assert found[3:, 1].isnan().all()
     assert found[:, [0, 2, 3]].isfinite().all()
@@ -65,4 +65,4 @@ def test_a_row_that_diverges_is_nan_from_there_on():
 def test_a_problem_with_a_learned_model_uses_it():
     task = mbrl.make_task("InvertedPendulum-v5", threads=1)
     made = MLPDynamics(4, 1, torch.Generator().manual_seed(0), hidden=(8,))
-    assert type(model_of(task, made)) is LearnedModel
+    assert type(model_of(task, made)) is LearnedMLP

@@ -58,7 +58,9 @@ class ResidualEnv(MujocoEnv, EzPickle):
     .. math:: r(x, u, x'; t) = -\ell(x', u; t).
 
     An agent observes the whole state [qpos, qvel, act], as it is or with angles that can turn round
-    as (cos, sin). Episodes never terminate.
+    as (cos, sin). Episodes never terminate. The cost is a function of what is observed, too: that
+    of the state which an observation is of, ``tensor_planning_cost``, where it does not depend on
+    the time.
 
     Args:
         model: path to MJCF: as given, else of that name among our ``assets/``, else among
@@ -87,6 +89,7 @@ class ResidualEnv(MujocoEnv, EzPickle):
         "render_modes": ["human", "rgb_array", "depth_array", "rgbd_tuple"],
     }
     tensor_reward: Any
+    tensor_planning_cost: Any = None
 
     def __init__(
         self,
@@ -124,6 +127,8 @@ class ResidualEnv(MujocoEnv, EzPickle):
         )
         self.success = _success(simulator, success)
         self.tensor_reward = self._timed_reward if self.cost.uses_time else self._plain_reward
+        if not self.cost.uses_time:
+            self.tensor_planning_cost = self._observed_cost
         options = completed(ResetOptions, reset or {}, f"{_WHERE}.reset")
         self._reset = ResetOptions(**options)
         named = NamedModel(simulator)
@@ -193,6 +198,23 @@ class ResidualEnv(MujocoEnv, EzPickle):
         ranges = np.where(limited, self.model.actuator_ctrlrange, [-np.inf, np.inf])
         self.action_space = Box(*ranges.astype(np.float32).T, dtype=np.float32)
         return self.action_space
+
+    def _observed_cost(
+        self, observation: Tensor, action: Tensor, next_observation: Tensor
+    ) -> Tensor:
+        """[N, n_obs], [N, nu], [N, n_obs] -> [N]."""
+        state = self._state_of(next_observation.to("cpu", torch.float64))
+        return self.cost(state, action.to("cpu", torch.float64)).to(observation)
+
+    def _state_of(self, observation: Tensor) -> Tensor:
+        """Return states [N, nx] of observations [N, n_obs], angles between -pi and pi."""
+        columns: list[Tensor] = []
+        entries = iter(observation.unbind(-1))
+        for entry in entries:
+            if len(columns) in self._turning:
+                entry = torch.atan2(next(entries), entry)
+            columns.append(entry)
+        return torch.stack(columns, dim=-1)
 
     def _plain_reward(self, state: Tensor, action: Tensor, next_state: Tensor) -> Tensor:
         """[B, nx], [B, nu], [B, nx] -> [B]."""

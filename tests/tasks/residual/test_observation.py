@@ -70,6 +70,31 @@ def test_reward_and_steps_are_those_of_the_plain_observation():
     assert torch.equal(plain.observe(state), state)
 
 
+@pytest.mark.parametrize("observe", ["state", "trigonometric"])
+def test_what_a_plan_of_observations_costs_is_the_negative_reward(observe):
+    cost = {
+        **COST,
+        "still": {"residual": {"kind": "joint_velocity", "joint": "hinge"}, "weight": 0.1},
+        "effort": {"residual": {"kind": "control"}, "weight": 0.3},
+    }
+    task = mbrl.make_task(NAME, threads=1, observe=observe, **{**CARTPOLE, "cost": cost})
+    env = task.make_env()
+    seen, _ = env.reset(seed=1)
+    rng = np.random.default_rng(0)
+    for _ in range(5):
+        action = rng.uniform(-1, 1, 1)
+        following, reward, *_ = env.step(action)
+        rows = (torch.from_numpy(np.stack([part, part])) for part in (seen, action, following))
+        found = task.observed_cost(*rows)
+        np.testing.assert_allclose(found, [-reward, -reward], rtol=1e-13)
+        seen = following
+
+
+def test_a_cost_that_depends_on_the_time_is_none_of_observations():
+    late = {"upright": {**COST["upright"], "after": 1.0}}
+    assert mbrl.make_task(NAME, threads=1, **{**CARTPOLE, "cost": late}).observed_cost is None
+
+
 def test_only_hinges_without_limits_turn_round(tmp_path):
     path = tmp_path / "tree.xml"
     path.write_text(TREE)

@@ -1,0 +1,134 @@
+"""Rollouts of many candidates through the members of an ensemble."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import softplus
+
+from mbrl.errors import ArgumentError, suggestion
+from mbrl.nn.ensemble import PROPAGATIONS, EnsembleDynamics, Propagation
+from mbrl.nn.folding import IN_PLACE, ROWS_PER_CORE
+
+
+class Futures(NamedTuple):
+    """What may happen to N candidates in T steps, by P particles each."""
+
+    states: Tensor  # (T+1, P, N, n)
+    rewards: Tensor | None = None  # (T, P, N), of models that learn it
+
+
+class FoldedEnsemble:
+    r"""A snapshot of an ensemble that moves the particles of many candidates.
+
+    .. math:: y^p_t = m_{e(p, t)}(z) + \sqrt{v_{e(p, t)}(z)} \, \epsilon^p_t
+
+    as :meth:`EnsembleDynamics.propagate`, but with random numbers in common: the p-th particles of
+    all candidates meet the same members and the same noise, so that candidates differ by their
+    actions alone, and not by their luck. Make one after every fit: it does not follow the model.
+    States are accumulated in the precision of the network.
+
+    Args:
+        model: the model.
+    """
+
+    def __init__(self, model: EnsembleDynamics):
+        elites, network = model.elites, model.network
+        weights = [layer.get_parameter("weight")[elites].detach() for layer in network.layers]
+        biases = [layer.get_parameter("bias")[elites].detach() for layer in network.layers]
+        scale = (model.seen / model.input_scale).double()[:, None]
+        first = scale * weights[0].double()  # (E, n + nu, width)
+        shift = biases[0].double() - (model.input_mean.double() @ first)[:, None]
+        self._weights = [first.to(weights[0].dtype), *weights[1:]]
+        self._biases = [shift.to(weights[0].dtype), *biases[1:]]
+        self._highest = model.highest_log_variance[elites].detach()
+        self._lowest = model.lowest_log_variance[elites].detach()
+        self._activate = IN_PLACE[type(model.network.activation)]
+        self._dtype, self._state_size = model.input_mean.dtype, model.state_size
+        self._output_size, self._predicts_reward = model.output_size, model.predicts_reward
+        self._mean, self._deviation = model.target_mean.clone(), model.target_deviation.clone()
+        self._rows_at_once = ROWS_PER_CORE * torch.get_num_threads()
+
+    @torch.no_grad()
+    def rollout(
+        self,
+        state: Tensor,
+        actions: Tensor,
+        *,
+        particles: int,
+        generator: torch.Generator,
+        mode: Propagation = "ts1",
+    ) -> Futures:
+        """Apply actions [T, N, nu] from states [N, n]; results are in the network's dtype.
+
+        Args:
+            state: where every particle of a candidate begins.
+            actions: of the candidates.
+            particles: P; of ``expectation`` there is one.
+            generator: of members and noise.
+            mode: see :meth:`EnsembleDynamics.propagate`.
+
+        Raises:
+            ArgumentError: if there is no such mode, or P is no multiple of the number of elites.
+        """
+        if mode not in PROPAGATIONS:
+            raise ArgumentError(f"mode: unknown value {mode!r}; {suggestion(mode, PROPAGATIONS)}")
+        members, steps, rows = len(self._weights[0]), len(actions), len(state)
+        particles = 1 if mode == "expectation" else particles
+        if mode != "expectation" and particles % members:
+            raise ArgumentError(
+                f"particles must be a multiple of the {members} elites, got {particles}"
+            )
+        shape = steps, particles, rows
+        states = torch.empty(steps + 1, *shape[1:], self._state_size, dtype=self._dtype)
+        rewards = torch.empty(shape, dtype=self._dtype) if self._predicts_reward else None
+        noise = torch.randn(
+            steps, particles, 1, self._output_size, generator=generator, dtype=self._dtype
+        )
+        order = torch.arange(particles).expand(steps, -1)
+        if mode == "ts1":
+            order = torch.rand(steps, particles, generator=generator).argsort(1)
+        states[0] = state
+        each = max(self._rows_at_once * members // max(particles, members), 1)
+        for first in range(0, rows, each):
+            part = slice(first, first + each)
+            for t in range(steps):
+                change = (
+                    self._expected(states[t, :, part], actions[t, part])
+                    if mode == "expectation"
+                    else self._moved(states[t, :, part], actions[t, part], order[t], noise[t])
+                )
+                states[t + 1, :, part] = states[t, :, part] + change[..., : self._state_size]
+                if rewards is not None:
+                    rewards[t, :, part] = change[..., -1]
+        return Futures(states, rewards)
+
+    def _expected(self, states: Tensor, actions: Tensor) -> Tensor:
+        """Return the average of the members' mean changes, [1, c, k], of [1, c, n], [c, nu]."""
+        inputs = torch.cat([states[0], actions.to(self._dtype)], dim=-1)
+        mean = self._outputs(inputs.expand(len(self._weights[0]), -1, -1))[..., : self._output_size]
+        return (mean.mean(0) * self._deviation + self._mean)[None]
+
+    def _moved(self, states: Tensor, actions: Tensor, order: Tensor, noise: Tensor) -> Tensor:
+        """Return sampled changes [P, c, k]; every member moves the same number of particles."""
+        particles, rows, _ = states.shape
+        acted = actions.to(self._dtype).expand(particles, -1, -1)
+        inputs = torch.cat([states[order], acted], dim=-1)  # dealt out to the members in order
+        outputs = self._outputs(inputs.view(len(self._weights[0]), -1, inputs.shape[-1]))
+        mean, raw = outputs.chunk(2, dim=-1)  # (E, P/E c, k)
+        bounded = self._highest - softplus(self._highest - raw)
+        deviation = (0.5 * (self._lowest + softplus(bounded - self._lowest))).exp_()
+        scaled = (noise[order] * self._deviation).expand(-1, rows, -1).reshape(mean.shape)
+        change = torch.addcmul(self._mean, mean, self._deviation).addcmul_(deviation, scaled)
+        changes = torch.empty(particles, rows, self._output_size, dtype=self._dtype)
+        changes[order] = change.view(particles, rows, -1)
+        return changes
+
+    def _outputs(self, value: Tensor) -> Tensor:
+        for layer, (weight, bias) in enumerate(zip(self._weights, self._biases, strict=True)):
+            if layer:
+                self._activate(value)
+            value = torch.baddbmm(bias, value, weight)
+        return value
