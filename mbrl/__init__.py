@@ -1,6 +1,7 @@
 """Model-based reinforcement learning and control through differentiable MuJoCo, in PyTorch."""
 
 from mbrl.algorithms import (
+    FitDynamics,
     LearnedMPC,
     ModelPredictiveControl,
     PolicyGradient,
@@ -10,7 +11,14 @@ from mbrl.config import load_config
 from mbrl.errors import MbrlError
 from mbrl.finished_runs import load_policy
 from mbrl.graph import SHIPPED, build_graph
-from mbrl.nn import DeterministicMLP, EnsembleDynamics, GaussianMLP, MLPDynamics, OpenLoop
+from mbrl.nn import (
+    DeterministicMLP,
+    EnsembleDynamics,
+    GaussianMLP,
+    MLPDynamics,
+    OpenLoop,
+    load_dynamics,
+)
 from mbrl.ops import MujocoDynamics, MujocoRollout, ParametricDynamics
 from mbrl.physics import ModelParameters, Simulator
 from mbrl.planning import (
@@ -45,6 +53,7 @@ __all__ = [
     "Simulator",
     "build_graph",
     "load_config",
+    "load_dynamics",
     "load_policy",
     "make_task",
     "register_algorithm",
@@ -81,6 +90,7 @@ register_planner("cma_es")(CMAES)
 register_algorithm("policy_gradient")(PolicyGradient)
 register_algorithm("trajectory_optimization")(TrajectoryOptimization)
 register_algorithm("mpc")(ModelPredictiveControl)
+register_algorithm("fit_dynamics")(FitDynamics)
 register_algorithm("learned_mpc")(LearnedMPC)
 register_planner("gradient_shooting")(GradientShooting)
 register_planner("variational")(Variational)

@@ -6,7 +6,7 @@ Shapes: B batch, T steps, nx = nq + nv + na (state), ndx = 2 nv + na (tangent sp
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import torch
 
 Array: TypeAlias = NDArray[np.float64]
+Space: TypeAlias = Literal["observations", "states"]  # what data or a model are of
 
 
 class Linearization(NamedTuple):

@@ -1,6 +1,7 @@
 """Algorithms: what is done with a task and a graph."""
 
 from mbrl.algorithms.algorithm import Actor, Algorithm, Setting, StateActor
+from mbrl.algorithms.fit_dynamics import FitDynamics
 from mbrl.algorithms.learned_mpc import LearnedMPC
 from mbrl.algorithms.model_predictive_control import ModelPredictiveControl
 from mbrl.algorithms.policy_gradient import PolicyGradient
@@ -9,6 +10,7 @@ from mbrl.algorithms.trajectory_optimization import TrajectoryOptimization
 __all__ = [
     "Actor",
     "Algorithm",
+    "FitDynamics",
     "LearnedMPC",
     "ModelPredictiveControl",
     "PolicyGradient",

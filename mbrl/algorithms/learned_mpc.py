@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, NamedTuple
@@ -13,9 +12,10 @@ from numpy.typing import NDArray
 
 from mbrl.algorithms.algorithm import Actor, Setting, StateActor
 from mbrl.algorithms.learner import FitOptions, Learner
+from mbrl.algorithms.model_errors import model_errors, open_loop
 from mbrl.data import Episode, Trajectories
 from mbrl.errors import ConfigError, MbrlError
-from mbrl.nn import DynamicsModel, one_step_error, open_loop_error
+from mbrl.nn import DynamicsModel, ModelDescription
 from mbrl.options import Choice, at_key
 from mbrl.planning import (
     LearnedModel,
@@ -34,15 +34,13 @@ from mbrl.planning import (
 from mbrl.planning.checks import check_counts
 from mbrl.registry import DYNAMICS
 from mbrl.tasks import Collection, Space, Task, collect, drawn_seeds, random_actions
-from mbrl.types import Array, Exhibits, OpenLoop, RecordedEpisode
+from mbrl.types import Array, Exhibits, RecordedEpisode
 
 ModelChoice = Annotated[Mapping[str, Any], Choice(DYNAMICS)]
 _MLP: Mapping[str, Any] = MappingProxyType({"kind": "mlp"})
 _RANDOM_SHOOTING: Mapping[str, Any] = MappingProxyType({"kind": "random_shooting"})
 _DEFAULT_FIT = FitOptions()
 _DEFAULT_PROPAGATION = PropagationOptions()
-_OPEN_LOOP = 15  # steps of the predictions whose errors are measured
-_SHOWN = 150  # steps, at most, of the one that is shown
 
 
 class _Planned(NamedTuple):
@@ -141,10 +139,10 @@ class LearnedMPC:
         self._validation_episodes = validation_episodes
         self._steps = steps or task.max_episode_steps or 1000
         size = task.observation_size if observing else task.state_size
-        network = _made_model(model, size, task.action_size, self._generator)
-        self._learner = Learner(network, fit, self._generator)
+        description = ModelDescription.of(model, size, task.action_size, space, "algorithm.model")
+        self._learner = Learner(description, fit, self._generator)
         self._planner = make_planner(planner, horizon, "algorithm.planner")
-        learned = self._learned(network, propagation)
+        learned = self._learned(self._learner.model, propagation)
         if observing:
             _refuse(cost=cost, terminal=terminal)
             self._problem = observed_problem(task, horizon, learned)
@@ -312,9 +310,9 @@ class LearnedMPC:
         """Return the model's errors on episodes that it has not been fitted to."""
         fresh = Trajectories(self._data.observation_size, self._data.action_size)
         fresh.append(episodes)
-        errors = _model_errors(self._learner.model, fresh, "")
+        errors = model_errors(self._learner.model, fresh)
         if len(self._validation):
-            errors |= _model_errors(self._learner.model, self._validation, "validation_")
+            errors |= model_errors(self._learner.model, self._validation, "validation_")
         return errors
 
     def _learned(self, network: DynamicsModel, propagation: PropagationOptions) -> LearnedModel:
@@ -339,16 +337,6 @@ class LearnedMPC:
         return int(torch.randint(2**31 - 1, (), generator=self._generator))
 
 
-def _made_model(
-    choice: Mapping[str, Any], size: int, action_size: int, generator: torch.Generator
-) -> DynamicsModel:
-    options = dict(choice)
-    entry = DYNAMICS.get(options.pop("kind"), "algorithm.model.kind")
-    with at_key("algorithm.model", entry):
-        model: DynamicsModel = entry(size, action_size, generator, **options)
-    return model
-
-
 def _refuse(**costs: Mapping[str, Any] | None) -> None:
     for name, value in costs.items():
         if value is not None:
@@ -358,25 +346,8 @@ def _refuse(**costs: Mapping[str, Any] | None) -> None:
             )
 
 
-def _model_errors(model: DynamicsModel, data: Trajectories, prefix: str) -> dict[str, float]:
-    """Return the error over one step, and over several on its own; NaN without so long episodes."""
-    one = one_step_error(model, data.transitions()).normalized
-    windows = data.windows(_OPEN_LOOP, stride=_OPEN_LOOP)
-    many = math.nan
-    if len(windows.actions):
-        states, actions = windows.observations.transpose(0, 1), windows.actions.transpose(0, 1)
-        many = float(open_loop_error(model, states, actions).normalized[-1])
-    return {
-        f"{prefix}one_step_error": float(one.square().mean().sqrt()),
-        f"{prefix}open_loop_error": many,
-    }
-
-
 def _exhibited(task: Task, model: DynamicsModel, seed: int, episode: Episode) -> Exhibits:
-    seen, actions = episode.observations[: _SHOWN + 1], episode.actions[:_SHOWN]
-    predicted = model.rollout(seen[:1], actions[:, None]).states[:, 0]
-    dt = None if task.simulator is None else task.simulator.dt
     return Exhibits(
-        OpenLoop(seen.numpy(), predicted.numpy(), dt),
+        open_loop(task, model, episode),
         RecordedEpisode(seed, episode.actions.numpy()),
     )

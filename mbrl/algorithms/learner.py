@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 from mbrl.data import Trajectories, split_transitions
 from mbrl.errors import ArgumentError, MbrlError
-from mbrl.nn import DynamicsModel, Fitting
+from mbrl.nn import DynamicsModel, Fitting, ModelDescription
 from mbrl.planning.checks import check_counts, check_not_negative, check_positive
 
 
@@ -56,14 +57,20 @@ class Learner:
     """A model, its optimiser, and the fit in progress.
 
     Args:
-        model: the model.
+        description: of the model.
         options: see :class:`FitOptions`.
-        generator: of what is held out, of bootstraps and orders.
+        generator: of initial weights, of what is held out, of bootstraps and orders.
+
+    Attributes:
+        model: the model.
     """
 
-    def __init__(self, model: DynamicsModel, options: FitOptions, generator: torch.Generator):
-        self.model, self._options, self._generator = model, options, generator
-        self._optimizer = torch.optim.Adam(model.parameters(), lr=options.learning_rate)
+    def __init__(
+        self, description: ModelDescription, options: FitOptions, generator: torch.Generator
+    ):
+        self.model = description.build(generator, "algorithm.model")
+        self._description, self._options, self._generator = description, options, generator
+        self._optimizer = torch.optim.Adam(self.model.parameters(), lr=options.learning_rate)
         self._fitting: Fitting | None = None
         self._split_seed = 0
         self._fits = 0
@@ -89,7 +96,7 @@ class Learner:
         fitting = self._fitting
         epochs = max(self._options.epochs, -(-self._options.min_steps // fitting.batches))
         while fitting.epochs < epochs and not fitting.is_over:
-            self._epoch(fitting)
+            whole_epoch(fitting, self.model, self._optimizer, self._generator)
             pause()
         report = fitting.finish()
         self._fitting, self._fits = None, self._fits + 1
@@ -105,6 +112,7 @@ class Learner:
         """Return everything the fit depends on, but data and generator."""
         fitting = self._fitting
         return {
+            "description": self._description.as_dict(),
             "model": self.model.state_dict(),
             "optimizer": self._optimizer.state_dict(),
             "fitting": None if fitting is None else fitting.state_dict(),
@@ -141,14 +149,27 @@ class Learner:
             patience=options.patience,
         )
 
-    def _epoch(self, fitting: Fitting) -> None:
-        """Make an epoch; if it fails, everything is as before."""
-        before = copy.deepcopy((self.model.state_dict(), self._optimizer.state_dict()))
-        generator = self._generator.get_state()
-        try:
-            fitting.epoch()
-        except MbrlError:
-            self.model.load_state_dict(before[0])
-            self._optimizer.load_state_dict(before[1])
-            self._generator.set_state(generator)
-            raise
+
+def whole_epoch(
+    fitting: Fitting,
+    model: DynamicsModel,
+    optimizer: torch.optim.Optimizer,
+    generator: torch.Generator,
+) -> tuple[Tensor, Tensor | None]:
+    """Make an epoch of a fit; if it fails, model, optimiser and generator are as before.
+
+    Returns:
+        See :meth:`~mbrl.nn.Fitting.epoch`.
+
+    Raises:
+        DivergenceError: see there.
+    """
+    before = copy.deepcopy((model.state_dict(), optimizer.state_dict()))
+    drawn = generator.get_state()
+    try:
+        return fitting.epoch()
+    except MbrlError:
+        model.load_state_dict(before[0])
+        optimizer.load_state_dict(before[1])
+        generator.set_state(drawn)
+        raise

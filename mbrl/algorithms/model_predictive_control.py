@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mbrl.algorithms.algorithm import Setting
-from mbrl.algorithms.planning import guide
+from mbrl.algorithms.planning import guide, learned
 from mbrl.errors import MbrlError
 from mbrl.options import at_key
 from mbrl.planning import (
@@ -46,6 +46,7 @@ class ModelPredictiveControl:
         terminal: the same of the last state.
         until_termination: whether nothing is earned after the end of an episode.
         smoothing: whose derivatives stand in for those of the physics; see ``DynamicsNode``.
+        dynamics: folder of a run whose learned model of states is planned with; null: the physics.
         iterations: the planner's iterations at every plan but the first.
         first_iterations: those of an episode's first plan; null: the planner's own number.
         every: control steps between two plans.
@@ -73,6 +74,7 @@ class ModelPredictiveControl:
         terminal: Mapping[str, Any] | None = None,
         until_termination: bool = True,
         smoothing: SmoothingChoice | None = None,
+        dynamics: str | None = None,
         iterations: int = 1,
         first_iterations: int | None = None,
         every: int = 1,
@@ -85,6 +87,7 @@ class ModelPredictiveControl:
         check_counts("algorithm", batch=batch, updates=updates)
         self._updates = updates or setting.task.max_episode_steps or 1000
         self._task, self._generator = setting.task, setting.generator
+        model = learned(setting.task, dynamics, "algorithm.dynamics")
         self._problem = make_problem(
             setting.task,
             horizon,
@@ -92,6 +95,7 @@ class ModelPredictiveControl:
             terminal=terminal,
             until_termination=until_termination,
             smoothing=smoothing,
+            dynamics=model,
         )
         self._planner = make_planner(planner, horizon, "algorithm.planner")
         self._options: dict[str, Any] = {

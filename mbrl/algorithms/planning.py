@@ -7,11 +7,13 @@ from typing import cast
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mbrl.algorithms.algorithm import Actor, Setting
 from mbrl.errors import ConfigError
 from mbrl.graph import GraphPolicy
+from mbrl.nn import load_state_dynamics
+from mbrl.ops import UnitQuaternions
 from mbrl.planning import Policy
 from mbrl.tasks import Task
 
@@ -33,6 +35,25 @@ def guide(setting: Setting, run: str | None, key: str) -> Policy | None:
     if getattr(actor, "on_states", False):
         raise ConfigError(f"{key}: {run} is a run of a planner; legal: a run with a policy")
     return _Guide(setting.task, cast(Actor, actor))
+
+
+def learned(task: Task, run: str | None, key: str) -> nn.Module | None:
+    """Return the model of another run in the place of a task's dynamics, for planners.
+
+    Args:
+        task: what is planned for.
+        run: the folder of the run; None: there is none.
+        key: the configuration key it came from, for messages.
+
+    Raises:
+        ArgumentError: if there is no such run, or its model does not fit the task.
+        CheckpointError: if it has no undamaged checkpoint.
+    """
+    if run is None:
+        return None
+    model = load_state_dynamics(run, task.state_size, task.action_size, where=key)
+    spec = None if task.simulator is None else task.simulator.spec
+    return model if spec is None or spec.is_euclidean else UnitQuaternions(model, spec)
 
 
 class _Guide:

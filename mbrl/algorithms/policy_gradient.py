@@ -119,6 +119,7 @@ class PolicyGradient:
         self._normalizers = self.graph.normalizers()
         self._options = optimizer
         self._optimizer = make_optimizer(self._parameters, optimizer)
+        self._imagined = any(node.is_imagined for node in subject.graph.nodes.values())
         self._done = 0
 
     def update(self) -> dict[str, float]:
@@ -220,7 +221,7 @@ class PolicyGradient:
         alive = trajectory.alive
         actions = trajectory.actions.detach()[alive]
         return {
-            "env_steps": float(alive.sum()),
+            "env_steps": 0.0 if self._imagined else float(alive.sum()),
             "horizon": float(len(alive)),
             "return_mean": float(returns.mean()),
             "return_std": float(returns.std(unbiased=False)),

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from mbrl.algorithms.algorithm import Setting
-from mbrl.algorithms.planning import guide
+from mbrl.algorithms.planning import guide, learned
 from mbrl.errors import ArgumentError, MbrlError
 from mbrl.landscape import TrajectoryLoss
 from mbrl.planning import (
@@ -46,6 +46,7 @@ class TrajectoryOptimization:
         terminal: the same of the last state.
         until_termination: whether nothing is earned after the end of an episode.
         smoothing: whose derivatives stand in for those of the physics; see ``DynamicsNode``.
+        dynamics: folder of a run whose learned model of states is planned with; null: the physics.
         initial_sd: deviation of random initial actions, relative to half their range.
         policy: folder of a run whose policy makes the initial actions; null: none.
 
@@ -66,12 +67,15 @@ class TrajectoryOptimization:
         terminal: Mapping[str, Any] | None = None,
         until_termination: bool = True,
         smoothing: SmoothingChoice | None = None,
+        dynamics: str | None = None,
         initial_sd: float = 0.0,
         policy: str | None = None,
     ):
         check_counts("algorithm", updates=updates, batch=batch)
         check_not_negative("algorithm", initial_sd=initial_sd)
         self._updates, self._generator, self._done = updates, setting.generator, 0
+        self._imagined = dynamics is not None
+        model = learned(setting.task, dynamics, "algorithm.dynamics")
         self._problem = make_problem(
             setting.task,
             horizon,
@@ -79,6 +83,7 @@ class TrajectoryOptimization:
             terminal=terminal,
             until_termination=until_termination,
             smoothing=smoothing,
+            dynamics=model,
         )
         self._planner = make_planner(planner, horizon, "algorithm.planner")
         self._start = setting.task.start(batch, self._generator)
@@ -97,14 +102,14 @@ class TrajectoryOptimization:
         return self._problem
 
     def update(self) -> dict[str, float]:
-        """Make one iteration; ``env_steps`` counts the model's steps, derivatives apart."""
+        """Make one iteration; ``env_steps`` are the physics' steps, derivatives apart."""
         model = self._problem.model
         before = model.control_steps
         self._iterate()
         self._done += 1
         costs = self._search.plan.costs
         return {
-            "env_steps": float(model.control_steps - before),
+            "env_steps": 0.0 if self._imagined else float(model.control_steps - before),
             "return_mean": -float(costs.mean()),
             "cost_mean": float(costs.mean()),
             "cost_min": float(costs.min()),

@@ -88,6 +88,8 @@ class Node(nn.Module):
     # Whether row i of its outputs depends on row i of its inputs alone, and on no step, noise or
     # context: one call may then serve the rows of many steps.
     is_rowwise: bool = False
+    # Whether its next state is a model's: the steps of a graph are no real transitions then.
+    is_imagined: bool = False
 
     def __init__(self, place: Place):
         super().__init__()

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mbrl.graph.actuators import chosen
 from mbrl.graph.kinds import KINDS
+from mbrl.graph.learned import LearnedDynamicsNode
 from mbrl.graph.node import SCALAR, Node, Place
 from mbrl.nn import Policy, act
 from mbrl.options import Choice
@@ -152,6 +153,7 @@ class Terminate(Node):
 SHIPPED: dict[str, type[Node]] = {
     "observe": Observe,
     "dynamics": DynamicsNode,
+    "learned_dynamics": LearnedDynamicsNode,
     "reward": Reward,
     "step": OwnStep,
     "terminate": Terminate,

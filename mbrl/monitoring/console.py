@@ -10,6 +10,7 @@ from tqdm import tqdm
 from mbrl.monitoring.stream import Row
 
 _SECONDS_BETWEEN_LINES = 5.0
+_SHOWN = ("return_mean", "fit_loss", "validation_open_loop_error")
 
 
 class Console:
@@ -21,7 +22,7 @@ class Console:
         shown: columns of the rows to show.
     """
 
-    def __init__(self, total: int, done: int = 0, shown: tuple[str, ...] = ("return_mean",)):
+    def __init__(self, total: int, done: int = 0, shown: tuple[str, ...] = _SHOWN):
         self._total, self._shown = total, shown
         self._last = float("-inf")
         terminal = sys.stderr.isatty()

@@ -11,6 +11,7 @@ from mbrl.nn.mlp import MLP
 from mbrl.nn.mlp_dynamics import MLPDynamics
 from mbrl.nn.normalizer import RunningNormalizer
 from mbrl.nn.policy import DeterministicMLP, Policy, act
+from mbrl.nn.saved import ModelDescription, load_dynamics, load_state_dynamics
 from mbrl.nn.squash import Squash, saturation, soft_lower_bound
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "GaussianMLP",
     "GaussianPolicy",
     "MLPDynamics",
+    "ModelDescription",
     "OneStepError",
     "OpenLoop",
     "OpenLoopError",
@@ -38,6 +40,8 @@ __all__ = [
     "Squash",
     "act",
     "fit",
+    "load_dynamics",
+    "load_state_dynamics",
     "one_step_error",
     "open_loop_error",
     "saturation",

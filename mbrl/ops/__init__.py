@@ -6,6 +6,7 @@ from mbrl.ops.fields import MujocoFields
 from mbrl.ops.first_order import FirstOrderOp
 from mbrl.ops.parameters import ParametricDynamics
 from mbrl.ops.rollout import MujocoRollout, Rollout
+from mbrl.ops.surrogate import SurrogateDynamics, UnitQuaternions
 
 __all__ = [
     "FirstOrderOp",
@@ -14,5 +15,7 @@ __all__ = [
     "MujocoRollout",
     "ParametricDynamics",
     "Rollout",
+    "SurrogateDynamics",
+    "UnitQuaternions",
     "batched",
 ]

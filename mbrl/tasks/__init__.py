@@ -5,7 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from mbrl.registry import TASKS
-from mbrl.tasks.collection import Collection, Space, collect, drawn_seeds, random_actions
+from mbrl.tasks.collection import (
+    Collection,
+    collect,
+    drawn_seeds,
+    random_actions,
+    random_walk,
+)
 from mbrl.tasks.evaluation import Evaluation, evaluate
 from mbrl.tasks.formulas import declared
 from mbrl.tasks.gymnasium_task import GymnasiumTask
@@ -16,6 +22,7 @@ from mbrl.tasks.smooth import register_smooth
 from mbrl.tasks.task import Task
 from mbrl.tasks.torso import register_torso
 from mbrl.tasks.tracking import register_tracking
+from mbrl.types import Space
 
 __all__ = [
     "Collection",
@@ -33,6 +40,7 @@ __all__ = [
     "evaluate",
     "make_task",
     "random_actions",
+    "random_walk",
     "register_reaching",
     "register_residual",
     "register_smooth",

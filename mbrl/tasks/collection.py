@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,12 +16,11 @@ from mbrl.errors import ArgumentError, TaskError
 from mbrl.physics import quiet
 from mbrl.tasks.lockstep import Lockstep
 from mbrl.tasks.task import Task
-from mbrl.types import Array
+from mbrl.types import Array, Space
 
 _WHAT = "a collection"
 
 Act = Callable[[Tensor, int], Tensor]
-Space = Literal["observations", "states"]
 
 
 class Collection:
@@ -241,15 +241,61 @@ def random_actions(task: Task, generator: torch.Generator) -> Act:
     Raises:
         TaskError: if an action of the task has no bounds.
     """
-    low, high = task.action_low, task.action_high
-    if not bool((low.isfinite() & high.isfinite()).all()):
-        raise TaskError(f"{task.name}: actions without bounds cannot be drawn uniformly")
+    low, high = _bounds(task)
 
     def act(observations: Tensor, t: int) -> Tensor:
         size = len(observations), task.action_size
         return low + (high - low) * torch.rand(size, generator=generator, dtype=torch.float64)
 
     return act
+
+
+def random_walk(task: Task, generator: torch.Generator, sd: float) -> Act:
+    r"""Return what moves every action a little at every step, and reflects it at its bounds.
+
+    .. math:: u_0 \sim U(l, h), \qquad
+              u_{t+1} = \mathrm{reflect}_{[l, h]} \big( u_t + \sigma \tfrac{h - l}{2} \xi_t \big),
+              \qquad \xi_t \sim N(0, 1)
+
+    By itself every u_t is uniform, as those of :func:`random_actions` are (a clipped walk would
+    gather at the bounds); but it stays near where it was for some :math:`\sigma^{-2}` steps, and
+    so pushes the system further.
+
+    Args:
+        task: whose actions.
+        generator: draws them.
+        sd: sigma, the deviation of a step relative to half the range.
+
+    Raises:
+        ArgumentError: if ``sd`` is not positive.
+        TaskError: if an action of the task has no bounds.
+    """
+    if not 0 < sd < math.inf:
+        raise ArgumentError(f"sd must be positive, got {sd}")
+    low, high = _bounds(task)
+    start, width = random_actions(task, generator), high - low
+    actions = torch.zeros(0, task.action_size, dtype=torch.float64)
+
+    def act(observations: Tensor, t: int) -> Tensor:
+        nonlocal actions
+        if t == 0:
+            actions = start(observations, t)
+        else:
+            noise = torch.randn(actions.shape, generator=generator, dtype=torch.float64)
+            moved = actions + sd * 0.5 * width * noise - low
+            # A walk on the whole line, which is folded up at the bounds.
+            folded = width - (moved % (2 * width) - width).abs()
+            actions = (low + folded).clamp(low, high)  # the sum is rounded
+        return actions
+
+    return act
+
+
+def _bounds(task: Task) -> tuple[Tensor, Tensor]:
+    low, high = task.action_low, task.action_high
+    if not bool((low.isfinite() & high.isfinite()).all()):
+        raise TaskError(f"{task.name}: actions without bounds cannot be drawn uniformly")
+    return low, high
 
 
 def _chosen(actions: Tensor, episodes: int, size: int) -> Array:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mbrl import finished_runs
-from mbrl.algorithms import learned_mpc
+from mbrl.algorithms import learned_mpc, model_errors
 from mbrl.config import from_mapping
 from mbrl.finished_runs import made_algorithm
 from mbrl.tasks import make_task
@@ -86,7 +86,7 @@ def test_the_model_has_not_seen_the_episode():
 
 
 def test_of_a_long_episode_the_beginning_is_predicted(monkeypatch):
-    monkeypatch.setattr(learned_mpc, "_SHOWN", 7)
+    monkeypatch.setattr(model_errors, "_SHOWN", 7)
     algorithm = made()
     algorithm.update()
     found = algorithm.exhibits()

@@ -10,6 +10,7 @@ import pytest
 import mbrl
 from mbrl import cli
 from mbrl.graph import GraphPolicy
+from tests.learned_runs import needed
 
 FOLDER = Path(__file__).parents[2] / "configs" / "graphs"
 FILES = sorted(FOLDER.glob("*.yaml"))
@@ -23,7 +24,7 @@ def test_there_are_some():
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_it_trains_and_the_policy_it_leaves_acts(file, tmp_path):
-    config = mbrl.load_config(file, [*SHORT, f"output_dir={tmp_path}"])
+    config = mbrl.load_config(file, [*SHORT, f"output_dir={tmp_path}", *needed(file, tmp_path)])
     result = mbrl.run(config)
     with (result.run_dir / "metrics.csv").open(newline="") as text:
         rows = list(csv.DictReader(text))
@@ -37,9 +38,10 @@ def test_it_trains_and_the_policy_it_leaves_acts(file, tmp_path):
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_it_is_drawn(file, tmp_path, capsys):
     arguments = ["--config-file", str(file), "--mode", "graph", "threads=1"]
-    assert cli.main([*arguments, f"output_dir={tmp_path}"]) == 0
+    overrides = needed(file, tmp_path)
+    assert cli.main([*arguments, f"output_dir={tmp_path / 'outputs'}", *overrides]) == 0
     printed = capsys.readouterr().out
-    for name in mbrl.load_config(file).graph["nodes"]:
+    for name in mbrl.load_config(file, overrides).graph["nodes"]:
         assert f" {name}[" in printed
     (picture,) = tmp_path.rglob("graph.png")
     assert matplotlib.image.imread(picture).shape[1] > 800

@@ -13,6 +13,7 @@ from mbrl.graph import Node, build_graph
 from mbrl.landscape import LandscapeOptions, PolicyLoss, surface
 from mbrl.nn import Policy
 from mbrl.registry import NODES, POLICIES
+from tests.learned_runs import needed
 
 GRAPHS = Path(__file__).parents[2] / "configs" / "graphs"
 PENDULUM = "mbrl/SmoothInvertedPendulum-v0"
@@ -87,8 +88,8 @@ def test_points_are_what_they_are_one_by_one(pendulum, name):
 
 
 @pytest.mark.parametrize("file", sorted(GRAPHS.glob("*.yaml")), ids=lambda file: file.stem)
-def test_shipped_graphs(file):
-    config = mbrl.load_config(file)
+def test_shipped_graphs(file, tmp_path):
+    config = mbrl.load_config(file, needed(file, tmp_path))
     task = mbrl.make_task(config.task, threads=1, **config.task_args)
     loss, algorithm = loss_of(task, config.graph)
     agrees(loss, algorithm.graph, torch.cat([loss.solution[None], points_near(loss, 2, 0.05)]))
