@@ -31,7 +31,7 @@ from mbrl.planning import (
     make_problem,
     observed_problem,
 )
-from mbrl.planning.checks import check_counts
+from mbrl.planning.checks import check_counts, check_not_negative
 from mbrl.registry import DYNAMICS
 from mbrl.tasks import Collection, Space, Task, collect, drawn_seeds, random_actions
 from mbrl.types import Array, Exhibits, OpenLoop, RecordedEpisode
@@ -134,6 +134,7 @@ class LearnedMPC:
             random_episodes=random_episodes,
             steps=steps,
         )
+        check_not_negative("algorithm", validation_episodes=validation_episodes)
         self._updates, self._setting = updates, setting
         self._task, self._generator, self._space = setting.task, setting.generator, space
         task, observing = setting.task, space == "observations"
@@ -142,7 +143,8 @@ class LearnedMPC:
         self._steps = steps or task.max_episode_steps or 1000
         size = task.observation_size if observing else task.state_size
         network = _made_model(model, size, task.action_size, self._generator)
-        self._learner = Learner(network, fit, self._generator)
+        with at_key("algorithm.model", type(network)):
+            self._learner = Learner(network, fit, self._generator)
         self._planner = make_planner(planner, horizon, "algorithm.planner")
         learned = self._learned(network, propagation)
         if observing:
@@ -179,14 +181,16 @@ class LearnedMPC:
     def update(self) -> dict[str, float]:
         """Fit the model to all data, and run episodes that are planned with it."""
         if not len(self._data):
-            self._data.append(self._random(self._random_episodes))
+            episodes = self._random(self._random_episodes)
             if self._validation_episodes:
                 self._validation.append(self._random(self._validation_episodes))
+            self._data.append(episodes)
         if self._planned is None:
             self._fitted = self._learner.learn(self._data, self._setting.pause)
             seeds = drawn_seeds(self._episodes, self._generator)
             collection = Collection(self._task, seeds, steps=self._steps, space=self._space)
             self._planned = self._begun(self._drawn_seed(), collection)
+            self._setting.pause()
         measured = self._collected(self._planned)
         before, self._counted = self._counted, self._data.steps + self._validation.steps
         return {"env_steps": float(self._counted - before), **measured, **self._fitted}
@@ -332,7 +336,7 @@ class LearnedMPC:
             )
         spec = simulator.spec if of_states and simulator is not None else None
         seed = 0 if mode == "expectation" else self._drawn_seed()
-        with at_key("algorithm", LearnedMPC):
+        with at_key("algorithm.propagation", PropagationOptions):
             return learned_model(network, spec, propagation=propagation, seed=seed)
 
     def _drawn_seed(self) -> int:

@@ -59,9 +59,14 @@ class Learner:
         model: the model.
         options: see :class:`FitOptions`.
         generator: of what is held out, of bootstraps and orders.
+
+    Raises:
+        ArgumentError: if the model has elites, and nothing is held out to choose them by.
     """
 
     def __init__(self, model: DynamicsModel, options: FitOptions, generator: torch.Generator):
+        if not options.held_out:
+            model.choose(None)  # as at the end of a fit, an hour earlier
         self.model, self._options, self._generator = model, options, generator
         self._optimizer = torch.optim.Adam(model.parameters(), lr=options.learning_rate)
         self._fitting: Fitting | None = None
@@ -73,7 +78,8 @@ class Learner:
 
         Args:
             data: all there are.
-            pause: called after every epoch; may raise, and then the fit goes on from there.
+            pause: called when the fit has begun and after every epoch; may raise, and then the fit
+                goes on from there.
 
         Returns:
             What was measured.
@@ -86,6 +92,7 @@ class Learner:
                 self.model.standardize(data.transitions())
             self._split_seed = int(torch.randint(2**31 - 1, (), generator=self._generator))
             self._fitting = self._begun(data)
+            pause()
         fitting = self._fitting
         epochs = max(self._options.epochs, -(-self._options.min_steps // fitting.batches))
         while fitting.epochs < epochs and not fitting.is_over:
