@@ -15,7 +15,7 @@ from mbrl.nn import Fitting, MLPDynamics
 from mbrl.planning import RandomShooting
 from mbrl.runner import _Run, run
 from mbrl.signals import Interrupted
-from tests.algorithms.learned import CHEETAH, PENDULUM, SETTINGS, measured, same_learned, tiny
+from tests.algorithms.learned import CHEETAH, PENDULUM, SETTINGS, same_learned, tiny
 from tests.tiny import newest, resume, rows, stored, summary
 
 
@@ -104,7 +104,7 @@ def test_a_signal_saves_once_and_loses_nothing(at, tmp_path, at_pause, monkeypat
     # When the fit begins, after each of 4 epochs; when the episodes begin, after each step.
     place = (at - 1, None) if at <= 5 else (None, at - 6)
     assert saved == [(None, None), place]
-    assert measured(caught.value.run_dir) == []
+    assert rows(caught.value.run_dir) == []
     content = stored(caught.value.run_dir)
     assert content["update"] == 0
     assert content["env_steps"] == 0, "what is not over is not counted"
