@@ -196,6 +196,24 @@ def test_fits_are_those_of_one_adam_on_the_mean_squared_error_of_all_data():
         assert "held_out_loss" not in row
 
 
+@pytest.mark.parametrize(("epochs", "least", "made"), [(2, 17, 6), (7, 17, 7), (2, 0, 2)])
+def test_few_data_are_visited_until_there_were_steps_enough(epochs, least, made):
+    """60 transitions, 12 of them held out: an epoch has three batches of 16."""
+    steps = []
+
+    class Watched(MLPDynamics):
+        def losses(self, inputs, targets):
+            steps.append(len(inputs[0]))
+            return super().losses(inputs, targets)
+
+    options = FitOptions(epochs=epochs, min_steps=least, batch_size=16, held_out=0.2)
+    measured = Learner(Watched(3, 2, seeded(), hidden=()), options, seeded()).learn(
+        trajectories(), never
+    )
+    assert steps == [16] * 3 * made
+    assert measured["fit_epochs"] == made
+
+
 def test_a_share_is_held_out_and_judged_and_not_fitted():
     seen = []
 
@@ -292,6 +310,7 @@ def test_elites_that_nothing_can_choose_are_refused_at_once():
     [
         ({"epochs": 0}, "epochs must be at least 1, got 0"),
         ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
+        ({"min_steps": -1}, "min_steps must not be negative, got -1"),
         ({"learning_rate": 0.0}, "learning_rate must be positive, got 0.0"),
         ({"held_out": 1.0}, r"held_out must lie in \[0, 1\), got 1.0"),
         ({"held_out": -0.1}, r"held_out must lie in \[0, 1\), got -0.1"),
