@@ -211,6 +211,20 @@ def test_the_last_coordinate_is_the_reward_that_the_model_predicts(make):
     torch.testing.assert_close(states, found, rtol=1e-11, atol=1e-11)
 
 
+def test_a_reward_that_overflows_once_ends_the_row():
+    generator, (state, actions) = torch.Generator(), inputs(4, width=4)
+    dynamics = MLPDynamics(3, 2, generator, hidden=(), reward=True)
+    with torch.no_grad():
+        dynamics.network[0].weight.zero_()
+        dynamics.network[0].weight[3, 4] = 1e38  # of the second action
+    actions = actions.clamp(-1, 1)
+    actions[2, 1, 1] = 1e3
+    found = learned_model(dynamics).rollout(state, actions, Scene())
+    assert found[3:, 1].isnan().all(), "its states, too, though they were finite"
+    assert found[:3].isfinite().all()
+    assert found[:, [0, 2, 3]].isfinite().all()
+
+
 def test_feedback_may_use_what_is_predicted():
     dynamics, (state, _) = model(reward=True), inputs(5, width=4)
     made = LearnedModel(dynamics)
