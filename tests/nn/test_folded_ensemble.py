@@ -48,8 +48,11 @@ def member(model, index, state, action):
     def numbers(value):
         return value.detach().numpy()
 
-    value = np.concatenate([state, action], axis=-1)
-    value = (value - numbers(model.input_mean)) / numbers(model.input_scale) * numbers(model.seen)
+    joint = np.concatenate([state, action], axis=-1)
+    value = (joint - numbers(model.input_mean)) / numbers(model.input_scale) * numbers(model.seen)
+    for angle in model.angles:
+        value[..., angle] = np.cos(joint[..., angle])
+        value = np.append(value, np.sin(joint[..., angle, None]), axis=-1)
     for i, layer in enumerate(model.network.layers):
         if i:
             value = value / (1 + np.exp(-value))  # silu
@@ -151,9 +154,10 @@ def test_candidates_have_their_luck_in_common(mode):
     assert ((grown[:, None] - GAINS).abs().amin(1) < 1e-12).all()
 
 
+@pytest.mark.parametrize("options", [{}, {"angles": [0, 2]}], ids=["", "angles"])
 @pytest.mark.parametrize("mode", ["ts1", "tsinf"])
-def test_without_noise_particles_follow_members(mode):
-    model, (state, actions) = noiseless(reward=True), points(3)
+def test_without_noise_particles_follow_members(mode, options):
+    model, (state, actions) = noiseless(reward=True, **options), points(3)
     found = rolled(model, state, actions, particles=8, mode=mode)
     states, rewards = found.states.numpy(), found.rewards.numpy()
     used = np.zeros((STEPS, 8), dtype=int)

@@ -192,6 +192,7 @@ def test_kinds_are_chosen_by_name_and_their_options_checked():
         "activation": "relu",
         "reward": False,
         "ignored": (),
+        "angles": (),
         "dtype": "float32",
     }
     decays = {"kind": "ensemble", "weight_decay": [0.1, 0.2], "elites": None}
