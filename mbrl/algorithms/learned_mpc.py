@@ -186,9 +186,11 @@ class LearnedMPC:
                 self._validation.append(self._random(self._validation_episodes))
             self._data.append(episodes)
         if self._planned is None:
-            self._fitted = self._learner.learn(self._data, self._setting.pause)
+            self._learner.fit(self._data, self._setting.pause)
             seeds = drawn_seeds(self._episodes, self._generator)
+            # Should environments fail to begin, the fit is not over.
             collection = Collection(self._task, seeds, steps=self._steps, space=self._space)
+            self._fitted = self._learner.finish()
             self._planned = self._begun(self._drawn_seed(), collection)
             self._setting.pause()
         measured = self._collected(self._planned)

@@ -74,15 +74,17 @@ class Learner:
         self._fits = 0
 
     def learn(self, data: Trajectories, pause: Callable[[], None]) -> dict[str, float]:
-        """Fit the model to data, or go on where a fit to the same data was put by.
+        """Fit the model to data: :meth:`fit` and :meth:`finish`."""
+        self.fit(data, pause)
+        return self.finish()
+
+    def fit(self, data: Trajectories, pause: Callable[[], None]) -> None:
+        """Make all epochs of a fit to data, or those left where one to the same data was put by.
 
         Args:
             data: all there are.
             pause: called when the fit has begun and after every epoch; may raise, and then the fit
                 goes on from there.
-
-        Returns:
-            What was measured.
 
         Raises:
             DivergenceError: if a loss is not finite; the model is then that before the epoch.
@@ -98,7 +100,19 @@ class Learner:
         while fitting.epochs < epochs and not fitting.is_over:
             self._epoch(fitting)
             pause()
-        report = fitting.finish()
+
+    def finish(self) -> dict[str, float]:
+        """End the fit: put its best parameters and the elites in place.
+
+        Returns:
+            What was measured.
+
+        Raises:
+            ArgumentError: if none has begun.
+        """
+        if self._fitting is None:
+            raise ArgumentError("finish: no fit has begun")
+        report = self._fitting.finish()
         self._fitting, self._fits = None, self._fits + 1
         judged = report.held_out
         held_out = {} if judged is None else {"held_out_loss": float(judged[-1].mean())}

@@ -10,11 +10,12 @@ from gymnasium.envs.mujoco.inverted_pendulum_v5 import InvertedPendulumEnv
 
 import mbrl
 from mbrl import checkpoint
-from mbrl.errors import DivergenceError
+from mbrl.errors import DivergenceError, TaskError
 from mbrl.nn import Fitting, MLPDynamics
 from mbrl.planning import RandomShooting
 from mbrl.runner import _Run, run
 from mbrl.signals import Interrupted
+from mbrl.tasks import collection
 from tests.algorithms.learned import CHEETAH, PENDULUM, SETTINGS, same_learned, tiny
 from tests.tiny import newest, resume, rows, stored, summary
 
@@ -133,7 +134,8 @@ def test_short_updates_are_not(tmp_path, monkeypatch):
         original(path, content, **keywords)
 
     monkeypatch.setattr(checkpoint, "save", save)
-    run(tiny(tmp_path, CHEETAH, updates=1))
+    found = run(tiny(tmp_path, CHEETAH, updates=1)).summary
+    assert 0 < found["wall_s"] < found["total_s"]
     assert [place for _, place in saved] == [(None, None)] * len(saved)
 
 
@@ -197,7 +199,7 @@ def test_a_fit_that_fails_loses_nothing(at, tmp_path, monkeypatch):
 @pytest.mark.parametrize("at", [0, 3])
 def test_a_plan_that_fails_loses_nothing(at, tmp_path, monkeypatch):
     """In the second iteration: there are 5 plans in each."""
-    config = tiny(tmp_path, CHEETAH)
+    config = tiny(tmp_path, CHEETAH) | {"checkpoint": {"every": 1}}
     whole = run(config)
     plans, original = count(-5), RandomShooting.plan
 
@@ -213,6 +215,29 @@ def test_a_plan_that_fails_loses_nothing(at, tmp_path, monkeypatch):
             run(config)
     path = newest(whole.run_dir.parent)
     assert progress(stored(path)) == (None, at)
+    resume(path)
+    assert same_learned(path, whole.run_dir)
+
+
+def test_environments_that_fail_to_begin_lose_nothing(tmp_path, monkeypatch):
+    """Those of the second iteration, after its fit."""
+    config = tiny(tmp_path, PENDULUM)
+    whole = run(config)
+    made, original = [], collection.Lockstep
+
+    def lockstep(task, seeds, what):
+        made.append(seeds)
+        if len(made) == 3:
+            raise TaskError("cannot begin")
+        return original(task, seeds, what)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(collection, "Lockstep", lockstep)
+        with pytest.raises(TaskError):
+            run(config)
+    path = newest(whole.run_dir.parent)
+    assert len(rows(path)) == 1
+    assert progress(stored(path))[0] >= 1, "all epochs of the fit"
     resume(path)
     assert same_learned(path, whole.run_dir)
 

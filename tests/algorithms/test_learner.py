@@ -298,6 +298,19 @@ def test_the_first_epoch_may_fail_as_well():
     assert learner.state_dict()["optimizer"]["state"] == {}
 
 
+def test_a_fit_is_over_when_it_is_finished():
+    learner, data = Learner(mlp(), FitOptions(epochs=2), seeded()), trajectories()
+    with pytest.raises(ArgumentError, match="no fit has begun"):
+        learner.finish()
+    learner.fit(data, never)
+    weights = learner.model.network[0].weight.detach().clone()
+    learner.fit(data, never)  # there is nothing left to do
+    assert torch.equal(learner.model.network[0].weight, weights)
+    assert learner.finish()["fit_epochs"] == 2
+    learner.fit(data, never)
+    assert not torch.equal(learner.model.network[0].weight, weights)
+
+
 def test_elites_that_nothing_can_choose_are_refused_at_once():
     with pytest.raises(ArgumentError, match="choosing 2 of 3 members takes held-out data"):
         Learner(ensemble(), FitOptions(), seeded())
