@@ -171,6 +171,7 @@ class LearnedMPC:
         self._counted = 0  # environment steps that have been reported
         self._fitted: dict[str, float] = {}  # what the last fit measured
         self._planned: _Planned | None = None
+        self._put_by: Mapping[str, Any] | None = None  # the same of a checkpoint, not yet resumed
         self._exhibits = Exhibits()
 
     @property
@@ -185,6 +186,8 @@ class LearnedMPC:
             if self._validation_episodes:
                 self._validation.append(self._random(self._validation_episodes))
             self._data.append(episodes)
+        if self._put_by is not None:
+            self._planned, self._put_by = self._resumed(self._put_by), None
         if self._planned is None:
             self._learner.fit(self._data, self._setting.pause)
             seeds = drawn_seeds(self._episodes, self._generator)
@@ -211,18 +214,11 @@ class LearnedMPC:
 
     def state_dict(self) -> dict[str, Any]:
         """All data, the model, the fit or the episodes in progress, and the random state."""
-        planned = self._planned
         return {
             "data": self._data.state_dict(),
             "validation": self._validation.state_dict(),
             "learner": self._learner.state_dict(),
-            "planned": None
-            if planned is None
-            else {
-                "seed": planned.seed,
-                "controller": planned.controller.state_dict(),
-                "collection": planned.collection.state_dict(),
-            },
+            "planned": self._put_by if self._planned is None else _kept(self._planned),
             "counted": self._counted,
             "fitted": dict(self._fitted),
             "seed": self._seed,
@@ -238,18 +234,21 @@ class LearnedMPC:
         self._fitted = dict(state["fitted"])
         if self._planned is not None:
             self._planned.collection.close()
-        self._planned, planned = None, state["planned"]
-        if planned is not None:
-            collection = Collection.resumed(
-                self._task, planned["collection"], steps=self._steps, space=self._space
-            )
-            self._planned = self._begun(int(planned["seed"]), collection)
-            self._planned.controller.load_state_dict(planned["controller"])
+        self._planned, self._put_by = None, state["planned"]
         self._generator.set_state(state["generator"])
         self._exhibits = Exhibits()
 
     def _begun(self, seed: int, collection: Collection) -> _Planned:
         return _Planned(seed, self._made_controller(seed), collection)
+
+    def _resumed(self, kept: Mapping[str, Any]) -> _Planned:
+        """Go on with episodes where they were put by."""
+        collection = Collection.resumed(
+            self._task, kept["collection"], steps=self._steps, space=self._space
+        )
+        planned = self._begun(int(kept["seed"]), collection)
+        planned.controller.load_state_dict(kept["controller"])
+        return planned
 
     def _made_controller(self, seed: int) -> RecedingHorizon:
         with at_key("algorithm", LearnedMPC):
@@ -343,6 +342,14 @@ class LearnedMPC:
 
     def _drawn_seed(self) -> int:
         return int(torch.randint(2**31 - 1, (), generator=self._generator))
+
+
+def _kept(planned: _Planned) -> dict[str, Any]:
+    return {
+        "seed": planned.seed,
+        "controller": planned.controller.state_dict(),
+        "collection": planned.collection.state_dict(),
+    }
 
 
 def _made_model(

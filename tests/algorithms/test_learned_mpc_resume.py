@@ -4,6 +4,7 @@ import os
 import signal
 from itertools import count
 
+import numpy as np
 import pytest
 import torch
 from gymnasium.envs.mujoco.inverted_pendulum_v5 import InvertedPendulumEnv
@@ -16,8 +17,9 @@ from mbrl.planning import RandomShooting
 from mbrl.runner import _Run, run
 from mbrl.signals import Interrupted
 from mbrl.tasks import collection
+from mbrl.tasks.torso import HalfCheetahTorsoEnv
 from tests.algorithms.learned import CHEETAH, PENDULUM, SETTINGS, same_learned, tiny
-from tests.tiny import newest, resume, rows, stored, summary
+from tests.tiny import newest, resume, rows, same, stored, summary
 
 
 @pytest.fixture(autouse=True)
@@ -270,12 +272,39 @@ def test_more_updates_go_on(tmp_path):
     assert same_learned(path, longer.run_dir)
 
 
-def test_a_policy_of_a_run_in_the_middle_of_its_episodes(tmp_path, at_pause):
+def test_a_policy_of_a_run_in_the_middle_of_its_episodes(tmp_path, at_pause, monkeypatch):
+    """It acts, and opens no environment for that."""
     config = tiny(tmp_path, CHEETAH)
     at_pause(9, stop)
     with pytest.raises(Interrupted) as caught:
         run(config)
-    policy = mbrl.load_policy(caught.value.run_dir)
-    action = policy.act(torch.zeros(20).double().numpy())
+    path = caught.value.run_dir
+    monkeypatch.setattr(collection, "Lockstep", None)
+    policy = mbrl.load_policy(path)
+    action = policy.act(np.zeros(20))
     assert action.shape == (6,)
     assert (abs(action) <= 1).all()
+
+
+def test_episodes_that_cannot_be_resumed_are_kept(tmp_path, at_pause, monkeypatch):
+    """Another physics is noticed, and with the old one they go on."""
+    config = tiny(tmp_path, CHEETAH)
+    whole = run(config)
+    at_pause(9, stop)
+    with pytest.raises(Interrupted) as caught:
+        run(config)
+    path, original = caught.value.run_dir, HalfCheetahTorsoEnv.reset_model
+    before = stored(path)
+
+    def elsewhere(self):
+        seen = original(self)
+        self.data.qvel[0] += 0.5
+        return seen
+
+    with monkeypatch.context() as patched:
+        patched.setattr(HalfCheetahTorsoEnv, "reset_model", elsewhere)
+        with pytest.raises(TaskError, match="the environment does not repeat"):
+            resume(path)
+    assert same(stored(path), before)
+    resume(path)
+    assert same_learned(path, whole.run_dir)
