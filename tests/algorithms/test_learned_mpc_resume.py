@@ -12,6 +12,7 @@ from gymnasium.envs.mujoco.inverted_pendulum_v5 import InvertedPendulumEnv
 import mbrl
 from mbrl import checkpoint
 from mbrl.errors import DivergenceError, TaskError
+from mbrl.finished_runs import made_algorithm, resumed_config, training_task
 from mbrl.nn import Fitting, MLPDynamics
 from mbrl.planning import RandomShooting
 from mbrl.runner import _Run, run
@@ -284,6 +285,18 @@ def test_a_policy_of_a_run_in_the_middle_of_its_episodes(tmp_path, at_pause, mon
     action = policy.act(np.zeros(20))
     assert action.shape == (6,)
     assert (abs(action) <= 1).all()
+
+
+@pytest.mark.parametrize("at", [3, 9])
+def test_what_was_loaded_is_what_is_kept(at, tmp_path, at_pause):
+    at_pause(at, stop)
+    with pytest.raises(Interrupted) as caught:
+        run(tiny(tmp_path, CHEETAH))
+    path = caught.value.run_dir
+    config, state = resumed_config(path), stored(path)["algorithm"]
+    made = made_algorithm(config, training_task(config), torch.Generator())
+    made.load_state_dict(state)
+    assert same(made.state_dict(), state)
 
 
 def test_episodes_that_cannot_be_resumed_are_kept(tmp_path, at_pause, monkeypatch):
