@@ -42,6 +42,18 @@ def test_rewards_and_models_of_few_layers(hidden):
     torch.testing.assert_close(found.rewards, expected.rewards, rtol=1e-12, atol=1e-12)
 
 
+def test_ignored_entries_are_predicted_and_not_seen():
+    model = make(ignored=[2], reward=True)
+    state, actions = affine(20, seed=4).states, normal(1, 4, 20, 2)
+    moved = torch.tensor([0.0, 0.0, 50.0], dtype=torch.float64)
+    here, there = (FoldedMLP(model).rollout(x, actions) for x in (state, state + moved))
+    torch.testing.assert_close(there.states, here.states + moved, rtol=0, atol=1e-11)
+    assert torch.equal(there.rewards, here.rewards)
+    assert here.states.diff(dim=0)[..., 2].abs().min() > 1e-7, "it changes all the same"
+    expected = model.rollout(state, actions).states
+    torch.testing.assert_close(here.states, expected, rtol=1e-12, atol=1e-12)
+
+
 def test_in_float32_it_errs_as_little_as_the_model_does():
     exact, model = make(), make(dtype="float32")
     model.load_state_dict(exact.state_dict())
