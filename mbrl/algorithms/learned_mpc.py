@@ -141,8 +141,9 @@ class LearnedMPC:
         self._steps = steps or task.max_episode_steps or 1000
         size = task.observation_size if observing else task.state_size
         description = ModelDescription.of(model, size, task.action_size, space, "algorithm.model")
-        with at_key("algorithm.model", DYNAMICS[description.kind]):
-            self._learner = Learner(description, fit, self._generator)
+        network = description.build(self._generator, "algorithm.model")
+        with at_key("algorithm.model", type(network)):
+            self._learner = Learner(network, fit, self._generator, description)
         self._planner = make_planner(planner, horizon, "algorithm.planner")
         learned = self._learned(self._learner.model, propagation)
         if observing:

@@ -57,25 +57,28 @@ class Learner:
     """A model, its optimiser, and the fit in progress.
 
     Args:
-        description: of the model.
-        options: see :class:`FitOptions`.
-        generator: of initial weights, of what is held out, of bootstraps and orders.
-
-    Attributes:
         model: the model.
+        options: see :class:`FitOptions`.
+        generator: of what is held out, of bootstraps and orders.
+        description: what the model can be built from again; a part of checkpoints. None: nothing
+            says that.
 
     Raises:
         ArgumentError: if the model has elites, and nothing is held out to choose them by.
     """
 
     def __init__(
-        self, description: ModelDescription, options: FitOptions, generator: torch.Generator
+        self,
+        model: DynamicsModel,
+        options: FitOptions,
+        generator: torch.Generator,
+        description: ModelDescription | None = None,
     ):
-        self.model = description.build(generator, "algorithm.model")
         if not options.held_out:
-            self.model.choose(None)  # as at the end of a fit, an hour earlier
-        self._description, self._options, self._generator = description, options, generator
-        self._optimizer = torch.optim.Adam(self.model.parameters(), lr=options.learning_rate)
+            model.choose(None)  # as at the end of a fit, an hour earlier
+        self.model, self._options, self._generator = model, options, generator
+        self._description = description
+        self._optimizer = torch.optim.Adam(model.parameters(), lr=options.learning_rate)
         self._fitting: Fitting | None = None
         self._split_seed = 0
         self._fits = 0
@@ -133,7 +136,7 @@ class Learner:
         """Return everything the fit depends on, but data and generator."""
         fitting = self._fitting
         return {
-            "description": self._description.as_dict(),
+            "description": None if self._description is None else self._description.as_dict(),
             "model": self.model.state_dict(),
             "optimizer": self._optimizer.state_dict(),
             "fitting": None if fitting is None else fitting.state_dict(),
