@@ -122,7 +122,7 @@ def test_a_checkpoint_holds_everything(some):
     same(some, other)
     empty = Trajectories(2, 1)
     other.load_state_dict(empty.state_dict())
-    assert (len(other), other.transitions().observations.shape) == (0, (0, 2))
+    assert (len(other), other.transitions().states.shape) == (0, (0, 2))
 
 
 def test_files_come_back_bit_by_bit(some, tmp_path):
