@@ -184,6 +184,8 @@ class _Run:
         self._whole, paused = self._generator.get_state(), self._pauses
         try:
             return self._algorithm.update()
+        except Interrupted:  # saved where it stopped
+            raise
         except MbrlError:
             self._generator.set_state(self._whole)
             if self._pauses > paused:

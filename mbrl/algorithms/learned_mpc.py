@@ -31,7 +31,7 @@ from mbrl.planning import (
     make_problem,
     observed_problem,
 )
-from mbrl.planning.checks import check_counts
+from mbrl.planning.checks import check_counts, check_not_negative
 from mbrl.registry import DYNAMICS
 from mbrl.tasks import Collection, Space, Task, collect, drawn_seeds, random_actions
 from mbrl.types import Array, Exhibits, RecordedEpisode
@@ -132,6 +132,7 @@ class LearnedMPC:
             random_episodes=random_episodes,
             steps=steps,
         )
+        check_not_negative("algorithm", validation_episodes=validation_episodes)
         self._updates, self._setting = updates, setting
         self._task, self._generator, self._space = setting.task, setting.generator, space
         task, observing = setting.task, space == "observations"
@@ -140,7 +141,9 @@ class LearnedMPC:
         self._steps = steps or task.max_episode_steps or 1000
         size = task.observation_size if observing else task.state_size
         description = ModelDescription.of(model, size, task.action_size, space, "algorithm.model")
-        self._learner = Learner(description, fit, self._generator)
+        network = description.build(self._generator, "algorithm.model")
+        with at_key("algorithm.model", type(network)):
+            self._learner = Learner(network, fit, self._generator, description)
         self._planner = make_planner(planner, horizon, "algorithm.planner")
         learned = self._learned(self._learner.model, propagation)
         if observing:
@@ -167,6 +170,7 @@ class LearnedMPC:
         self._counted = 0  # environment steps that have been reported
         self._fitted: dict[str, float] = {}  # what the last fit measured
         self._planned: _Planned | None = None
+        self._put_by: Mapping[str, Any] | None = None  # the same of a checkpoint, not yet resumed
         self._exhibits = Exhibits()
 
     @property
@@ -177,14 +181,20 @@ class LearnedMPC:
     def update(self) -> dict[str, float]:
         """Fit the model to all data, and run episodes that are planned with it."""
         if not len(self._data):
-            self._data.append(self._random(self._random_episodes))
+            episodes = self._random(self._random_episodes)
             if self._validation_episodes:
                 self._validation.append(self._random(self._validation_episodes))
+            self._data.append(episodes)
+        if self._put_by is not None:
+            self._planned, self._put_by = self._resumed(self._put_by), None
         if self._planned is None:
-            self._fitted = self._learner.learn(self._data, self._setting.pause)
+            self._learner.fit(self._data, self._setting.pause)
             seeds = drawn_seeds(self._episodes, self._generator)
+            # Should environments fail to begin, the fit is not over.
             collection = Collection(self._task, seeds, steps=self._steps, space=self._space)
+            self._fitted = self._learner.finish()
             self._planned = self._begun(self._drawn_seed(), collection)
+            self._setting.pause()
         measured = self._collected(self._planned)
         before, self._counted = self._counted, self._data.steps + self._validation.steps
         return {"env_steps": float(self._counted - before), **measured, **self._fitted}
@@ -203,18 +213,11 @@ class LearnedMPC:
 
     def state_dict(self) -> dict[str, Any]:
         """All data, the model, the fit or the episodes in progress, and the random state."""
-        planned = self._planned
         return {
             "data": self._data.state_dict(),
             "validation": self._validation.state_dict(),
             "learner": self._learner.state_dict(),
-            "planned": None
-            if planned is None
-            else {
-                "seed": planned.seed,
-                "controller": planned.controller.state_dict(),
-                "collection": planned.collection.state_dict(),
-            },
+            "planned": self._put_by if self._planned is None else _kept(self._planned),
             "counted": self._counted,
             "fitted": dict(self._fitted),
             "seed": self._seed,
@@ -230,18 +233,21 @@ class LearnedMPC:
         self._fitted = dict(state["fitted"])
         if self._planned is not None:
             self._planned.collection.close()
-        self._planned, planned = None, state["planned"]
-        if planned is not None:
-            collection = Collection.resumed(
-                self._task, planned["collection"], steps=self._steps, space=self._space
-            )
-            self._planned = self._begun(int(planned["seed"]), collection)
-            self._planned.controller.load_state_dict(planned["controller"])
+        self._planned, self._put_by = None, state["planned"]
         self._generator.set_state(state["generator"])
         self._exhibits = Exhibits()
 
     def _begun(self, seed: int, collection: Collection) -> _Planned:
         return _Planned(seed, self._made_controller(seed), collection)
+
+    def _resumed(self, kept: Mapping[str, Any]) -> _Planned:
+        """Go on with episodes where they were put by."""
+        collection = Collection.resumed(
+            self._task, kept["collection"], steps=self._steps, space=self._space
+        )
+        planned = self._begun(int(kept["seed"]), collection)
+        planned.controller.load_state_dict(kept["controller"])
+        return planned
 
     def _made_controller(self, seed: int) -> RecedingHorizon:
         with at_key("algorithm", LearnedMPC):
@@ -330,11 +336,19 @@ class LearnedMPC:
             )
         spec = simulator.spec if of_states and simulator is not None else None
         seed = 0 if mode == "expectation" else self._drawn_seed()
-        with at_key("algorithm", LearnedMPC):
+        with at_key("algorithm.propagation", PropagationOptions):
             return learned_model(network, spec, propagation=propagation, seed=seed)
 
     def _drawn_seed(self) -> int:
         return int(torch.randint(2**31 - 1, (), generator=self._generator))
+
+
+def _kept(planned: _Planned) -> dict[str, Any]:
+    return {
+        "seed": planned.seed,
+        "controller": planned.controller.state_dict(),
+        "collection": planned.collection.state_dict(),
+    }
 
 
 def _refuse(**costs: Mapping[str, Any] | None) -> None:

@@ -57,33 +57,44 @@ class Learner:
     """A model, its optimiser, and the fit in progress.
 
     Args:
-        description: of the model.
-        options: see :class:`FitOptions`.
-        generator: of initial weights, of what is held out, of bootstraps and orders.
-
-    Attributes:
         model: the model.
+        options: see :class:`FitOptions`.
+        generator: of what is held out, of bootstraps and orders.
+        description: what the model can be built from again; a part of checkpoints. None: nothing
+            says that.
+
+    Raises:
+        ArgumentError: if the model has elites, and nothing is held out to choose them by.
     """
 
     def __init__(
-        self, description: ModelDescription, options: FitOptions, generator: torch.Generator
+        self,
+        model: DynamicsModel,
+        options: FitOptions,
+        generator: torch.Generator,
+        description: ModelDescription | None = None,
     ):
-        self.model = description.build(generator, "algorithm.model")
-        self._description, self._options, self._generator = description, options, generator
-        self._optimizer = torch.optim.Adam(self.model.parameters(), lr=options.learning_rate)
+        if not options.held_out:
+            model.choose(None)  # as at the end of a fit, an hour earlier
+        self.model, self._options, self._generator = model, options, generator
+        self._description = description
+        self._optimizer = torch.optim.Adam(model.parameters(), lr=options.learning_rate)
         self._fitting: Fitting | None = None
         self._split_seed = 0
         self._fits = 0
 
     def learn(self, data: Trajectories, pause: Callable[[], None]) -> dict[str, float]:
-        """Fit the model to data, or go on where a fit to the same data was put by.
+        """Fit the model to data: :meth:`fit` and :meth:`finish`."""
+        self.fit(data, pause)
+        return self.finish()
+
+    def fit(self, data: Trajectories, pause: Callable[[], None]) -> None:
+        """Make all epochs of a fit to data, or those left where one to the same data was put by.
 
         Args:
             data: all there are.
-            pause: called after every epoch; may raise, and then the fit goes on from there.
-
-        Returns:
-            What was measured.
+            pause: called when the fit has begun and after every epoch; may raise, and then the fit
+                goes on from there.
 
         Raises:
             DivergenceError: if a loss is not finite; the model is then that before the epoch.
@@ -93,12 +104,25 @@ class Learner:
                 self.model.standardize(data.transitions())
             self._split_seed = int(torch.randint(2**31 - 1, (), generator=self._generator))
             self._fitting = self._begun(data)
+            pause()
         fitting = self._fitting
         epochs = max(self._options.epochs, -(-self._options.min_steps // fitting.batches))
         while fitting.epochs < epochs and not fitting.is_over:
             whole_epoch(fitting, self.model, self._optimizer, self._generator)
             pause()
-        report = fitting.finish()
+
+    def finish(self) -> dict[str, float]:
+        """End the fit: put its best parameters and the elites in place.
+
+        Returns:
+            What was measured.
+
+        Raises:
+            ArgumentError: if none has begun.
+        """
+        if self._fitting is None:
+            raise ArgumentError("finish: no fit has begun")
+        report = self._fitting.finish()
         self._fitting, self._fits = None, self._fits + 1
         judged = report.held_out
         held_out = {} if judged is None else {"held_out_loss": float(judged[-1].mean())}
@@ -112,7 +136,7 @@ class Learner:
         """Return everything the fit depends on, but data and generator."""
         fitting = self._fitting
         return {
-            "description": self._description.as_dict(),
+            "description": None if self._description is None else self._description.as_dict(),
             "model": self.model.state_dict(),
             "optimizer": self._optimizer.state_dict(),
             "fitting": None if fitting is None else fitting.state_dict(),

@@ -51,11 +51,15 @@ class DynamicsModel(nn.Module):
         ignored: entries of the state that the network does not see, though it predicts them. The
             dynamics of a runner do not depend on how far it has come; a network that sees it knows
             nothing where the data end.
+        angles: entries of the state that are angles [rad]; the network sees the cosine in place of
+            each, and all the sines after the action (obs_preproc in the code of Chua et al. 2018).
         dtype: precision of the network.
 
     Attributes:
         state_size: n.
         action_size: nu.
+        angles: as given.
+        feature_size: width of z: n + nu, and one for every angle.
         seen: 1 or 0 for every input, [n + nu].
         output_size: width k of y: n, and one with a reward.
         predicts_reward: whether the reward is predicted, too.
@@ -78,18 +82,18 @@ class DynamicsModel(nn.Module):
         *,
         reward: bool,
         ignored: Sequence[int] = (),
+        angles: Sequence[int] = (),
         dtype: DType,
     ):
         super().__init__()
-        if not all(0 <= entry < state_size for entry in ignored):
-            raise ArgumentError(
-                f"ignored must hold entries of the state, 0 to {state_size - 1}, "
-                f"got {list(ignored)}"
-            )
+        _check_entries("ignored", ignored, state_size)
+        _check_entries("angles", angles, state_size)
+        self.angles = sorted(set(angles) - set(ignored))
         self.state_size, self.action_size = state_size, action_size
         self.predicts_reward = reward
         self.output_size = state_size + reward
         self.input_size = state_size + action_size
+        self.feature_size = self.input_size + len(self.angles)
         precision = DTYPES[dtype]
         for name, size in (("input", self.input_size), ("target", self.output_size)):
             self.register_buffer(f"{name}_mean", torch.zeros(size, dtype=precision))
@@ -108,14 +112,14 @@ class DynamicsModel(nn.Module):
         return self.prediction(state, self.mean(self.normalized(state, action)))
 
     def mean(self, inputs: Tensor) -> Tensor:
-        """Return f: normalised inputs [N, n + nu] -> expected y, [N, k]."""
+        """Return f: z [N, feature_size] -> expected y, [N, k]."""
         raise NotImplementedError
 
     def losses(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """Return what training minimises, by member, [E].
 
         Args:
-            inputs: normalised inputs, [E, B, n + nu]: every member has a batch of its own.
+            inputs: z, [E, B, feature_size]: every member has a batch of its own.
             targets: y, [E, B, k].
         """
         raise NotImplementedError
@@ -124,7 +128,7 @@ class DynamicsModel(nn.Module):
         """Return the squared error of each member's mean prediction, summed over k, [E, B].
 
         Args:
-            inputs: normalised inputs, [B, n + nu].
+            inputs: z, [B, feature_size].
             targets: y, [B, k].
         """
         raise NotImplementedError
@@ -195,11 +199,27 @@ class DynamicsModel(nn.Module):
         )
 
     def normalized(self, state: Tensor, action: Tensor) -> Tensor:
-        """Return z, [..., n + nu] in the network's dtype."""
+        """Return z, [..., k] in the network's dtype, k = feature_size."""
         joint = torch.cat(
             [state.to(self.input_mean.dtype), action.to(self.input_mean.dtype)], dim=-1
         )
-        return (joint - self.input_mean) / self.input_scale * self.seen
+        normal = (joint - self.input_mean) / self.input_scale * self.seen
+        if not self.angles:
+            return normal
+        normal[..., self.angles] = joint[..., self.angles].cos()
+        return torch.cat([normal, joint[..., self.angles].sin()], dim=-1)
+
+    def folded_inputs(self) -> tuple[Tensor, Tensor]:
+        """Return s and m of z = s (f - m), [feature_size] each, in double precision.
+
+        f are the state and the action, the cosine in place of every angle, and the sines.
+        """
+        scale = torch.ones(self.feature_size, dtype=torch.float64)
+        mean = torch.zeros_like(scale)
+        scale[: self.input_size] = (self.seen / self.input_scale).double()
+        mean[: self.input_size] = self.input_mean.double()
+        scale[self.angles], mean[self.angles] = 1.0, 0.0
+        return scale, mean
 
     def targets(self, transitions: Transitions) -> Tensor:
         """Return y, [N, k] in the network's dtype; differences are taken in the data's.
@@ -243,6 +263,13 @@ class DynamicsModel(nn.Module):
 
 def _moments(values: Tensor) -> tuple[Tensor, Tensor]:
     return values.mean(0), values.std(0, correction=0)
+
+
+def _check_entries(name: str, entries: Sequence[int], size: int) -> None:
+    if not all(0 <= entry < size for entry in entries):
+        raise ArgumentError(
+            f"{name} must hold entries of the state, 0 to {size - 1}, got {list(entries)}"
+        )
 
 
 def _check_moments(name: str, moments: tuple[Tensor, Tensor], size: int) -> None:

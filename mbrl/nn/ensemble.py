@@ -46,6 +46,7 @@ class EnsembleDynamics(DynamicsModel):
         weight_decay: w, of every layer or of each (hidden ones, then the last).
         reward: whether the reward is predicted, too.
         ignored: entries of the state that the network does not see.
+        angles: entries of the state of which it sees cosine and sine.
         dtype: precision of the networks.
 
     Attributes:
@@ -71,15 +72,18 @@ class EnsembleDynamics(DynamicsModel):
         weight_decay: float | Sequence[float] = 0.0,
         reward: bool = False,
         ignored: Sequence[int] = (),
+        angles: Sequence[int] = (),
         dtype: DType = "float32",
     ):
-        super().__init__(state_size, action_size, reward=reward, ignored=ignored, dtype=dtype)
+        super().__init__(
+            state_size, action_size, reward=reward, ignored=ignored, angles=angles, dtype=dtype
+        )
         if elites is not None and not 1 <= elites <= members:
             raise ArgumentError(f"elites must be from 1 to members ({members}), got {elites}")
         self.members, self.bootstraps = members, bootstrap
         self.network = StackedMLP(
             members,
-            self.input_size,
+            self.feature_size,
             2 * self.output_size,
             generator,
             hidden=hidden,
@@ -191,7 +195,7 @@ class EnsembleDynamics(DynamicsModel):
 
     def _sampled(self, inputs: Tensor, generator: torch.Generator) -> Tensor:
         """Draw y [P, N, k] at [P, N, n + nu], the particles dealt out to the elites in order."""
-        dealt = inputs.reshape(len(self.elites), -1, self.input_size)
+        dealt = inputs.reshape(len(self.elites), -1, self.feature_size)
         mean, log_variance = self.moments(dealt, self._predicting())
         noise = torch.randn(mean.shape, generator=generator, dtype=mean.dtype)
         sample = mean + (0.5 * log_variance).exp() * noise

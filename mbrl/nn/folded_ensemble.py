@@ -38,14 +38,15 @@ class FoldedEnsemble:
         elites, network = model.elites, model.network
         weights = [layer.get_parameter("weight")[elites].detach() for layer in network.layers]
         biases = [layer.get_parameter("bias")[elites].detach() for layer in network.layers]
-        scale = (model.seen / model.input_scale).double()[:, None]
-        first = scale * weights[0].double()  # (E, n + nu, width)
-        shift = biases[0].double() - (model.input_mean.double() @ first)[:, None]
+        scale, mean = model.folded_inputs()
+        first = scale[:, None] * weights[0].double()  # (E, features, width)
+        shift = biases[0].double() - (mean @ first)[:, None]
         self._weights = [first.to(weights[0].dtype), *weights[1:]]
         self._biases = [shift.to(weights[0].dtype), *biases[1:]]
         self._highest = model.highest_log_variance[elites].detach()
         self._lowest = model.lowest_log_variance[elites].detach()
         self._activate = IN_PLACE[type(model.network.activation)]
+        self._angles = model.angles
         self._dtype, self._state_size = model.input_mean.dtype, model.state_size
         self._output_size, self._predicts_reward = model.output_size, model.predicts_reward
         self._mean, self._deviation = model.target_mean.clone(), model.target_deviation.clone()
@@ -107,7 +108,7 @@ class FoldedEnsemble:
 
     def _expected(self, states: Tensor, actions: Tensor) -> Tensor:
         """Return the average of the members' mean changes, [1, c, k], of [1, c, n], [c, nu]."""
-        inputs = torch.cat([states[0], actions.to(self._dtype)], dim=-1)
+        inputs = self._features(states[0], actions.to(self._dtype))
         mean = self._outputs(inputs.expand(len(self._weights[0]), -1, -1))[..., : self._output_size]
         return (mean.mean(0) * self._deviation + self._mean)[None]
 
@@ -115,7 +116,7 @@ class FoldedEnsemble:
         """Return sampled changes [P, c, k]; every member moves the same number of particles."""
         particles, rows, _ = states.shape
         acted = actions.to(self._dtype).expand(particles, -1, -1)
-        inputs = torch.cat([states[order], acted], dim=-1)  # dealt out to the members in order
+        inputs = self._features(states[order], acted)  # dealt out to the members in order
         outputs = self._outputs(inputs.view(len(self._weights[0]), -1, inputs.shape[-1]))
         mean, raw = outputs.chunk(2, dim=-1)  # (E, P/E c, k)
         bounded = self._highest - softplus(self._highest - raw)
@@ -125,6 +126,15 @@ class FoldedEnsemble:
         changes = torch.empty(particles, rows, self._output_size, dtype=self._dtype)
         changes[order] = change.view(particles, rows, -1)
         return changes
+
+    def _features(self, states: Tensor, actions: Tensor) -> Tensor:
+        """Return [..., features] of [..., n] and [..., nu]."""
+        if not self._angles:
+            return torch.cat([states, actions], dim=-1)
+        turned = states[..., self._angles]
+        features = torch.cat([states, actions, turned.sin()], dim=-1)
+        features[..., self._angles] = turned.cos()
+        return features
 
     def _outputs(self, value: Tensor) -> Tensor:
         for layer, (weight, bias) in enumerate(zip(self._weights, self._biases, strict=True)):

@@ -42,18 +42,20 @@ class FoldedMLP:
         linear = [layer for layer in model.network if isinstance(layer, nn.Linear)]
         weights = [layer.weight.detach().double() for layer in linear]
         biases = [layer.bias.detach().double() for layer in linear]
-        weights[0] = weights[0] * model.seen / model.input_scale
-        biases[0] = biases[0] - weights[0] @ model.input_mean.to(torch.float64)
+        scale, mean = model.folded_inputs()
+        weights[0] = weights[0] * scale
+        biases[0] = biases[0] - weights[0] @ mean
         weights[-1] = model.target_deviation[:, None] * weights[-1]
         biases[-1] = model.target_deviation * biases[-1] + model.target_mean
         self._dtype, self._state_size = model.input_mean.dtype, model.state_size
         # [inputs, outputs], so that both factors of a product lie as it reads them.
         self._weights = [weight.T.to(self._dtype, copy=True).contiguous() for weight in weights]
         self._biases = [bias.to(self._dtype, copy=True) for bias in biases]
+        self._angles, self._input_size = model.angles, model.input_size
         self._activate = IN_PLACE[type(model.network[1])] if len(linear) > 1 else None
         self._predicts_reward = model.predicts_reward
         self._rows_at_once = ROWS_PER_CORE * torch.get_num_threads()
-        widths = [model.input_size, *(weight.shape[1] for weight in self._weights)]
+        widths = [model.feature_size, *(weight.shape[1] for weight in self._weights)]
         self._input, *self._buffers = (
             torch.empty(self._rows_at_once, width, dtype=self._dtype) for width in widths
         )
@@ -79,7 +81,11 @@ class FoldedMLP:
         rows = len(state)
         value = self._input[:rows]
         value[:, : self._state_size] = state
-        value[:, self._state_size :] = action
+        value[:, self._state_size : self._input_size] = action
+        if self._angles:
+            turned = state[:, self._angles]
+            value[:, self._angles] = turned.cos()
+            value[:, self._input_size :] = turned.sin()
         for layer, buffer in enumerate(self._buffers):
             if layer > 0 and self._activate is not None:
                 self._activate(value)

@@ -25,6 +25,7 @@ class MLPDynamics(DynamicsModel):
         activation: the nonlinearity.
         reward: whether the reward is predicted, too.
         ignored: entries of the state that the network does not see.
+        angles: entries of the state of which it sees cosine and sine.
         dtype: precision of the network.
     """
 
@@ -38,11 +39,14 @@ class MLPDynamics(DynamicsModel):
         activation: Activation = "relu",
         reward: bool = False,
         ignored: Sequence[int] = (),
+        angles: Sequence[int] = (),
         dtype: DType = "float32",
     ):
-        super().__init__(state_size, action_size, reward=reward, ignored=ignored, dtype=dtype)
+        super().__init__(
+            state_size, action_size, reward=reward, ignored=ignored, angles=angles, dtype=dtype
+        )
         self.network = MLP(
-            self.input_size,
+            self.feature_size,
             self.output_size,
             generator,
             hidden=hidden,

@@ -189,8 +189,8 @@ def learned_model(
         return LearnedEnsemble(dynamics, spec, propagation=propagation, seed=seed)
     if propagation.mode != "expectation":
         raise ArgumentError(
-            f"propagation.mode {propagation.mode!r} takes an ensemble, got a "
-            f"{type(dynamics).__name__}; legal: expectation"
+            f"mode {propagation.mode!r} takes an ensemble, got a {type(dynamics).__name__}; "
+            "legal: expectation"
         )
     if isinstance(dynamics, MLPDynamics):
         return LearnedMLP(dynamics, spec)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mbrl.errors import ArgumentError
 from mbrl.planning.costs import DifferentiatedCost, StagePoints
 from mbrl.planning.receding_horizon import RecedingHorizon
 from mbrl.types import Array
@@ -56,6 +57,8 @@ class ObservingController:
 
     def __init__(self, controller: RecedingHorizon):
         self.controller = controller
+        # The last reward is part of what is planned for, and of no influence on what follows.
+        self._unseen = int(isinstance(controller.problem.stage, PredictedReward))
         self._t = 0
 
     def reset(self) -> None:
@@ -64,16 +67,25 @@ class ObservingController:
         self._t = 0
 
     def act(self, observation: Array) -> Array:
-        """[B, n_obs] -> [B, nu]; call once per control step."""
-        action = self.act_at(observation, self._t)
+        """[B, n_obs] -> [B, nu], or [n_obs] -> [nu]; call once per control step.
+
+        Raises:
+            ArgumentError: on another shape.
+        """
+        seen = np.asarray(observation, dtype=np.float64)
+        size = self.controller.problem.model.state_size - self._unseen
+        if seen.ndim not in (1, 2) or seen.shape[-1] != size:
+            raise ArgumentError(
+                f"observation must have shape [{size}] or [B, {size}], got {list(seen.shape)}"
+            )
+        action = self.act_at(np.atleast_2d(seen), self._t)
         self._t += 1
-        return action
+        return action if seen.ndim == 2 else action[0]
 
     def act_at(self, observation: Array, t: int, running: NDArray[np.bool_] | None = None) -> Array:
         """[B, n_obs], step, which episodes have not ended [B] -> [B, nu]."""
-        # The last reward is part of what is planned for, and of no influence on what follows.
-        missing = self.controller.problem.model.state_size - observation.shape[1]
-        return self.controller.act(np.pad(observation, [(0, 0), (0, missing)]), t, None, running)
+        states = np.pad(observation, [(0, 0), (0, self._unseen)])
+        return self.controller.act(states, t, None, running)
 
     def measured(self) -> dict[str, float]:
         """Return what planning has cost."""

@@ -54,7 +54,12 @@ class Collection:
         self._lengths = np.zeros(len(self._seeds), dtype=np.int64)
         with quiet():
             self._rows = Lockstep(task, self._seeds, _WHAT)
-            first = self._observed()
+            try:
+                first = self._observed()
+                self.contexts = np.stack([task.context_of(env) for env in self._rows.envs])
+            except BaseException:
+                self.close()
+                raise
         # Room for all steps at once: small arrays that stay, made between a planner's large ones
         # that go, would cut up the heap until no large one fits into what has become free.
         batch = len(self._seeds)
@@ -62,7 +67,6 @@ class Collection:
         self._actions = np.empty((steps, batch, task.action_size))
         self._rewards = np.empty((steps, batch))
         self._seen[0], self._t = first, 0
-        self.contexts = np.stack([task.context_of(env) for env in self._rows.envs])
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -151,14 +155,17 @@ class Collection:
             TaskError: if the environment does not repeat what it did.
         """
         found = cls(task, state["seeds"], steps=steps, space=space)
-        for actions in state["actions"]:
-            found.step(actions.numpy())
-        if not np.array_equal(found.observations, state["observations"].numpy()):
+        try:
+            for actions in state["actions"]:
+                found.step(actions.numpy())
+            if not np.array_equal(found.observations, state["observations"].numpy()):
+                raise TaskError(
+                    f"{task.name}: cannot go on in the middle of episodes: the environment does "
+                    "not repeat them from the same seeds and actions"
+                )
+        except BaseException:
             found.close()
-            raise TaskError(
-                f"{task.name}: cannot go on in the middle of episodes: the environment does not "
-                "repeat them from the same seeds and actions"
-            )
+            raise
         return found
 
     def close(self) -> None:

@@ -37,7 +37,8 @@ def test_steps_are_those_of_the_episodes(some):
     rows = iter(zip(*some.transitions(), strict=True))
     for i, n in enumerate(LENGTHS):
         for t in range(n):
-            before, action, after = next(rows)
+            before, action, after, reward = next(rows)
+            assert reward == -t
             assert before.tolist() == [i, t]
             assert action.tolist() == [100 * i + t]
             assert after.tolist() == [i, t + 1]

@@ -8,7 +8,15 @@ import torch
 
 from mbrl.errors import ArgumentError
 from mbrl.nn import MLP, EnsembleDynamics
-from tests.nn.systems import affine, normal, seeded, standardize
+from tests.nn.systems import (
+    GAINS,
+    affine,
+    linear_gaussian,
+    moments_in_theory,
+    normal,
+    seeded,
+    standardize,
+)
 
 SMALL = {"hidden": (6, 4), "dtype": "float64"}
 
@@ -136,41 +144,6 @@ def test_gradients_are_those_of_differences(reward):
     state, action = normal(0, 2, 3).requires_grad_(), normal(1, 2, 2).requires_grad_()
     assert torch.autograd.gradcheck(model, (state, action))
     assert (model.predict(state, action).reward is not None) == reward
-
-
-# Scalar linear members x' = (1 + a_e) x + u + sd_e noise: their moments over time are known.
-
-GAINS = torch.tensor([0.3, -0.6, 0.1, -0.2], dtype=torch.float64)
-DEVIATIONS = torch.tensor([0.5, 0.9, 0.7, 0.6], dtype=torch.float64)
-
-
-def linear_gaussian() -> EnsembleDynamics:
-    model = EnsembleDynamics(1, 1, seeded(), hidden=(), members=4, dtype="float64")
-    (layer,) = model.network.layers
-    with torch.no_grad():
-        layer.weight.zero_()
-        layer.weight[:, 0, 0] = GAINS
-        layer.weight[:, 1, 0] = 1.0
-        # Bounds far away leave log variances as they are.
-        model.highest_log_variance.fill_(40.0)
-        model.lowest_log_variance.fill_(-40.0)
-        layer.bias[:, 0, 1] = 2 * DEVIATIONS.log()
-    return model
-
-
-def moments_in_theory(mode: str, x0: float, u: float, steps: int) -> tuple[float, float]:
-    """Mean and variance of a particle after some steps."""
-    if mode == "ts1":  # the member is independent of the particle
-        first, second = x0, x0**2
-        for _ in range(steps):
-            a, s = 1 + GAINS, DEVIATIONS
-            second = float((a**2 * second + 2 * a * u * first + u**2 + s**2).mean())
-            first = float((a * first + u).mean())
-        return first, second - first**2
-    means, variances = torch.full((4,), x0).double(), torch.zeros(4).double()
-    for _ in range(steps):
-        means, variances = (1 + GAINS) * means + u, (1 + GAINS) ** 2 * variances + DEVIATIONS**2
-    return float(means.mean()), float((variances + means**2).mean() - means.mean() ** 2)
 
 
 @pytest.mark.parametrize("mode", ["ts1", "tsinf"])

@@ -5,7 +5,8 @@ import typing
 import pytest
 import torch
 
-from mbrl.nn import FoldedMLP, MLPDynamics
+from mbrl.errors import ArgumentError
+from mbrl.nn import EnsembleDynamics, FoldedEnsemble, FoldedMLP, MLPDynamics
 from mbrl.nn.mlp import Activation
 from tests.nn.systems import affine, normal, seeded, standardize
 
@@ -41,6 +42,18 @@ def test_rewards_and_models_of_few_layers(hidden):
     torch.testing.assert_close(found.rewards, expected.rewards, rtol=1e-12, atol=1e-12)
 
 
+def test_ignored_entries_are_predicted_and_not_seen():
+    model = make(ignored=[2], reward=True)
+    state, actions = affine(20, seed=4).states, normal(1, 4, 20, 2)
+    moved = torch.tensor([0.0, 0.0, 50.0], dtype=torch.float64)
+    here, there = (FoldedMLP(model).rollout(x, actions) for x in (state, state + moved))
+    torch.testing.assert_close(there.states, here.states + moved, rtol=0, atol=1e-11)
+    assert torch.equal(there.rewards, here.rewards)
+    assert here.states.diff(dim=0)[..., 2].abs().min() > 1e-7, "it changes all the same"
+    expected = model.rollout(state, actions).states
+    torch.testing.assert_close(here.states, expected, rtol=1e-12, atol=1e-12)
+
+
 def test_in_float32_it_errs_as_little_as_the_model_does():
     exact, model = make(), make(dtype="float32")
     model.load_state_dict(exact.state_dict())
@@ -69,3 +82,32 @@ def test_it_is_a_snapshot_and_repeats():
     assert torch.equal(first, kept)
     assert torch.equal(folded.rollout(state, actions).states, first)
     assert not torch.equal(FoldedMLP(model).rollout(state, actions).states, first)
+
+
+@pytest.mark.parametrize("kind", [MLPDynamics, EnsembleDynamics])
+@torch.no_grad()
+def test_of_an_angle_its_cosine_and_sine_are_seen(kind):
+    model = kind(3, 2, seeded(), hidden=(16, 16), angles=[1], ignored=[0], dtype="float64")
+    data = affine(200)
+    model.standardize(data)
+    state, actions = data.states[:20], normal(3, 4, 20, 2)
+    turned = state + torch.tensor([5.0, 2 * torch.pi, 0.0], dtype=torch.float64)
+    z = model.normalized(state, actions[0])
+    assert z.shape == (20, 6)
+    for column, expected in ((0, 0 * state[:, 0]), (1, state[:, 1].cos()), (5, state[:, 1].sin())):
+        torch.testing.assert_close(z[:, column], expected, rtol=1e-14, atol=1e-14)
+    change = model(state, actions[0]) - state
+    torch.testing.assert_close(change, model(turned, actions[0]) - turned)
+    assert (model(state + torch.tensor([0.0, 1.0, 0.0]), actions[0]) - state - change)[:, 0].any()
+    expected = model.rollout(state, actions).states
+    if kind is MLPDynamics:
+        found = FoldedMLP(model).rollout(state, actions).states
+    else:
+        found = (
+            FoldedEnsemble(model)
+            .rollout(state, actions, particles=5, generator=seeded(), mode="expectation")
+            .states[:, 0]
+        )
+    torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-11)
+    with pytest.raises(ArgumentError, match=r"angles must hold entries of the state, 0 to 2"):
+        kind(3, 2, seeded(), angles=[3])

@@ -152,6 +152,38 @@ def test_wrong_statistics_are_named(given, message):
         make().set_statistics(**{**right, **given})
 
 
+def test_ignored_entries_are_predicted_and_not_seen():
+    model, data = make(dtype="float64", reward=True, ignored=[0, 2]), affine(50)
+    standardize(model, data)
+    state, action = data.states.clone().requires_grad_(), data.actions
+    following, reward = model.predict(state, action)
+    moved = torch.tensor([7.0, 0.0, -3.0], dtype=torch.float64)
+    there, earned = model.predict(state + moved, action)
+    torch.testing.assert_close(there, following + moved, rtol=0, atol=1e-12)
+    assert torch.equal(earned, reward)
+    change = following - state
+    assert change.detach().abs().min(0).values.gt(1e-6).all(), "they change all the same"
+    slopes = torch.stack(
+        [torch.autograd.grad(change[:, i].sum(), state, retain_graph=True)[0] for i in range(3)]
+    )
+    assert not slopes[..., [0, 2]].any()
+    assert slopes[..., 1].any()
+    other = make(dtype="float64", reward=True)
+    standardize(other, data)
+    weight = other.network[0].weight
+    with torch.no_grad():
+        weight[:, [0, 2]] = 0
+    torch.testing.assert_close(model(state, action), other(state, action), rtol=0, atol=1e-12)
+
+
+def test_entries_to_ignore_must_exist():
+    for wrong in ([3], [-1], [0, 9]):
+        with pytest.raises(
+            ArgumentError, match=r"^ignored must hold entries of the state, 0 to 2,"
+        ):
+            make(ignored=wrong)
+
+
 def test_kinds_are_chosen_by_name_and_their_options_checked():
     complete = chosen(DYNAMICS, {"kind": "mlp", "hidden": [32]}, "dynamics")
     assert complete == {
@@ -159,6 +191,8 @@ def test_kinds_are_chosen_by_name_and_their_options_checked():
         "hidden": (32,),
         "activation": "relu",
         "reward": False,
+        "ignored": (),
+        "angles": (),
         "dtype": "float32",
     }
     decays = {"kind": "ensemble", "weight_decay": [0.1, 0.2], "elites": None}
