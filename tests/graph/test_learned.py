@@ -234,6 +234,15 @@ def test_a_resumed_run_keeps_the_model_that_it_began_with(tmp_path, network, mon
     assert same_runs(path, reference)
 
 
+@pytest.mark.parametrize("forward", ["learned", "real"])
+def test_gradients_of_the_models_weights_are_not_taken(ball, linear, forward):
+    graph = graph_of(ball, linear, forward)
+    gradient(graph, ball.reset(2, torch.Generator().manual_seed(3)))
+    weights = list(graph.nodes["dynamics"].parameters())
+    assert len(weights) == 2
+    assert all(weight.grad is None for weight in weights)
+
+
 def test_the_weights_of_the_model_stay(tmp_path, network):
     path = run(config(tmp_path, network)).run_dir
     stored = torch.load(path / "checkpoints" / "latest.pt", weights_only=True)
