@@ -88,7 +88,7 @@ def made_algorithm(
     config: Config,
     task: Task,
     generator: torch.Generator,
-    pause: Callable[[], None] = lambda: None,
+    pause: Callable[[str], None] = lambda doing: None,
 ) -> Algorithm:
     """Return the algorithm of a configuration, not yet begun; ``pause``: see ``Setting``."""
     options = dict(config.algorithm)

@@ -7,7 +7,7 @@ import importlib.metadata
 import math
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -114,6 +114,7 @@ class _Run:
         self._check_states()
         self._update, self._env_steps, self._wall = 0, 0, 0.0
         self._pauses = 0  # in the middle of updates
+        self._tell: Callable[[str], None] = lambda doing: None
         self._best = _NOTHING
         self._saved, self._saved_at = -1, time.perf_counter()  # the update of latest.pt, and when
         self._counted_at = 0.0  # up to when the time of the update in progress is part of the wall
@@ -149,9 +150,9 @@ class _Run:
             f"training {self._kind} on {self.config.task}, update {self._update}/{total}"
         )
         self._save()  # so that a run can be resumed from its beginning on
-        stream = MetricStream(
-            [CsvFile(self.folder.metrics, keep=self._update), Console(total, self._update)]
-        )
+        console = Console(total, self._update)
+        self._tell = console.note
+        stream = MetricStream([CsvFile(self.folder.metrics, keep=self._update), console])
         try:
             self._train(stream)
         finally:
@@ -193,8 +194,9 @@ class _Run:
             self._save()
             raise
 
-    def _pause(self) -> None:
+    def _pause(self, doing: str) -> None:
         """In the middle of an update: stop if asked to, and save if it has been long."""
+        self._tell(doing)
         self._count_time()
         self._whole = self._generator.get_state()
         self._pauses += 1

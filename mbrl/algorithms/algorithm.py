@@ -53,7 +53,7 @@ def _no_policies(run: str) -> Actor:
     raise ArgumentError(f"no policy can be loaded here, got the run {run!r}")
 
 
-def _go_on() -> None:
+def _go_on(doing: str) -> None:
     """Nobody asks anything of an update in progress."""
 
 
@@ -65,8 +65,9 @@ class Setting(NamedTuple):
     generator: torch.Generator  # all randomness, initial weights included
     load_policy: Callable[[str], Actor | StateActor] = _no_policies  # of the folder of a run
     # For an algorithm whose updates take minutes, to call in their middle, where its state_dict is
-    # whole and its next ``update`` goes on from there. It may save that, and it may raise.
-    pause: Callable[[], None] = _go_on
+    # whole and its next ``update`` goes on from there. Takes what the update is at; may save the
+    # state, and may raise.
+    pause: Callable[[str], None] = _go_on
 
 
 class Algorithm(Protocol):

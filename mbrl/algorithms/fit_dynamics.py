@@ -132,7 +132,7 @@ class FitDynamics:
             self._data, self._validation = self._found()
             self._model.standardize(self._data.transitions())
             self._fitting = self._begun()
-            self._setting.pause()
+            self._setting.pause("the fit begins")
         rate = set_learning_rate(self._optimizer, self._options, self._done / self._updates)
         losses, judged = whole_epoch(self._fitting, self._model, self._optimizer, self._generator)
         self._done += 1

@@ -18,9 +18,9 @@ from mbrl.errors import ConfigError, MbrlError
 from mbrl.nn import DynamicsModel, ModelDescription
 from mbrl.options import Choice, at_key
 from mbrl.planning import (
-    LearnedModel,
     ObservingController,
     PlannerChoice,
+    Problem,
     PropagationOptions,
     RecedingHorizon,
     SamplingPlanner,
@@ -69,7 +69,7 @@ class LearnedMPC:
 
     An update is one iteration: fit, then run the episodes in the real environment, in lockstep, so
     that a control step plans for all of them at once. ``return_mean`` and ``cost_mean`` are those
-    of the episodes, by the environment's own reward and by the cost that is planned for. Errors of
+    of the episodes, by the environment's own reward and by the task's observed cost. Errors of
     the model are measured on the same episodes before it is fitted to them: over one step in
     deviations of the change, and over 15 steps on its own in deviations of the observations; with
     ``validation_episodes``, on those as well.
@@ -145,19 +145,13 @@ class LearnedMPC:
         with at_key("algorithm.model", type(network)):
             self._learner = Learner(network, fit, self._generator, description)
         self._planner = make_planner(planner, horizon, "algorithm.planner")
-        learned = self._learned(self._learner.model, propagation)
+        self._horizon, self._propagation = horizon, propagation
+        self._costs: dict[str, Any] = {"cost": cost, "terminal": terminal}
         if observing:
-            _refuse(cost=cost, terminal=terminal)
-            self._problem = observed_problem(task, horizon, learned)
+            _refuse(**self._costs)
         else:
-            self._problem = make_problem(
-                task,
-                horizon,
-                cost=cost,
-                terminal=terminal,
-                until_termination=until_termination,
-                dynamics=learned,
-            )
+            self._costs["until_termination"] = until_termination
+            _check_known_reward(task, cost, self._learner.model)
         each = self._planner.iterations if iterations is None else iterations
         self._options: dict[str, Any] = {
             "schedule": Schedule(every, each, first_iterations),
@@ -194,7 +188,7 @@ class LearnedMPC:
             collection = Collection(self._task, seeds, steps=self._steps, space=self._space)
             self._fitted = self._learner.finish()
             self._planned = self._begun(self._drawn_seed(), collection)
-            self._setting.pause()
+            self._setting.pause("episodes begin")
         measured = self._collected(self._planned)
         before, self._counted = self._counted, self._data.steps + self._validation.steps
         return {"env_steps": float(self._counted - before), **measured, **self._fitted}
@@ -250,8 +244,27 @@ class LearnedMPC:
         return planned
 
     def _made_controller(self, seed: int) -> RecedingHorizon:
+        problem = self._problem(seed)
         with at_key("algorithm", LearnedMPC):
-            return RecedingHorizon(self._problem, self._planner, seed=seed, **self._options)
+            return RecedingHorizon(problem, self._planner, seed=seed, **self._options)
+
+    def _problem(self, seed: int) -> Problem:
+        """Return what is planned; the seed is that of a model's own noise, if it has any."""
+        task, of_states = self._task, self._space == "states"
+        mode = self._propagation.mode
+        if mode != "expectation" and not isinstance(self._planner, SamplingPlanner):
+            raise ConfigError(
+                f"algorithm.propagation.mode: {mode!r} takes a planner that samples; legal with "
+                f"{type(self._planner).__name__}: expectation"
+            )
+        spec = task.simulator.spec if of_states and task.simulator is not None else None
+        with at_key("algorithm.propagation", PropagationOptions):
+            learned = learned_model(
+                self._learner.model, spec, propagation=self._propagation, seed=seed
+            )
+        if of_states:
+            return make_problem(task, self._horizon, **self._costs, dynamics=learned)
+        return observed_problem(task, self._horizon, learned)
 
     def _random(self, episodes: int) -> list[Episode]:
         act = random_actions(self._task, self._generator)
@@ -274,7 +287,7 @@ class LearnedMPC:
             except MbrlError:
                 controller.load_state_dict(before)
                 raise
-            self._setting.pause()
+            self._setting.pause(f"step {collection.t} of at most {self._steps}")
         collection.close()
         episodes = collection.episodes()
         measured = {
@@ -321,24 +334,6 @@ class LearnedMPC:
             errors |= model_errors(self._learner.model, self._validation, "validation_")
         return errors
 
-    def _learned(self, network: DynamicsModel, propagation: PropagationOptions) -> LearnedModel:
-        """Return the model that is planned with."""
-        mode, simulator = propagation.mode, self._task.simulator
-        if mode != "expectation" and not isinstance(self._planner, SamplingPlanner):
-            raise ConfigError(
-                f"algorithm.propagation.mode: {mode!r} takes a planner that samples; legal with "
-                f"{type(self._planner).__name__}: expectation"
-            )
-        of_states = self._space == "states"
-        if of_states and network.predicts_reward:
-            raise ConfigError(
-                "algorithm.model.reward: of states the task's own reward is planned for"
-            )
-        spec = simulator.spec if of_states and simulator is not None else None
-        seed = 0 if mode == "expectation" else self._drawn_seed()
-        with at_key("algorithm.propagation", PropagationOptions):
-            return learned_model(network, spec, propagation=propagation, seed=seed)
-
     def _drawn_seed(self) -> int:
         return int(torch.randint(2**31 - 1, (), generator=self._generator))
 
@@ -349,6 +344,17 @@ def _kept(planned: _Planned) -> dict[str, Any]:
         "controller": planned.controller.state_dict(),
         "collection": planned.collection.state_dict(),
     }
+
+
+def _check_known_reward(task: Task, cost: Mapping[str, Any] | None, model: DynamicsModel) -> None:
+    """Refuse to plan for a reward that only the simulator knows."""
+    if model.predicts_reward:
+        raise ConfigError("algorithm.model.reward: of states the task's own reward is planned for")
+    if cost is None and task.residual_cost is None and not task.has_reward_formula:
+        raise ConfigError(
+            f"algorithm.space: the reward of {task.name} is known to its simulator alone; legal "
+            "with states: algorithm.cost, or an environment with a method tensor_reward"
+        )
 
 
 def _refuse(**costs: Mapping[str, Any] | None) -> None:

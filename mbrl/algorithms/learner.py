@@ -83,18 +83,18 @@ class Learner:
         self._split_seed = 0
         self._fits = 0
 
-    def learn(self, data: Trajectories, pause: Callable[[], None]) -> dict[str, float]:
+    def learn(self, data: Trajectories, pause: Callable[[str], None]) -> dict[str, float]:
         """Fit the model to data: :meth:`fit` and :meth:`finish`."""
         self.fit(data, pause)
         return self.finish()
 
-    def fit(self, data: Trajectories, pause: Callable[[], None]) -> None:
+    def fit(self, data: Trajectories, pause: Callable[[str], None]) -> None:
         """Make all epochs of a fit to data, or those left where one to the same data was put by.
 
         Args:
             data: all there are.
-            pause: called when the fit has begun and after every epoch; may raise, and then the fit
-                goes on from there.
+            pause: called when the fit has begun and after every epoch, with a word on which it was;
+                may raise, and then the fit goes on from there.
 
         Raises:
             DivergenceError: if a loss is not finite; the model is then that before the epoch.
@@ -104,12 +104,12 @@ class Learner:
                 self.model.standardize(data.transitions())
             self._split_seed = int(torch.randint(2**31 - 1, (), generator=self._generator))
             self._fitting = self._begun(data)
-            pause()
+            pause("the fit begins")
         fitting = self._fitting
         epochs = max(self._options.epochs, -(-self._options.min_steps // fitting.batches))
         while fitting.epochs < epochs and not fitting.is_over:
             whole_epoch(fitting, self.model, self._optimizer, self._generator)
-            pause()
+            pause(f"epoch {fitting.epochs} of at most {epochs}")
 
     def finish(self) -> dict[str, float]:
         """End the fit: put its best parameters and the elites in place.

@@ -10,6 +10,7 @@ from tqdm import tqdm
 from mbrl.monitoring.stream import Row
 
 _SECONDS_BETWEEN_LINES = 5.0
+_SECONDS_BETWEEN_NOTES = 30.0  # on an update that takes so long
 _SHOWN = ("return_mean", "fit_loss", "validation_open_loop_error")
 
 
@@ -25,11 +26,13 @@ class Console:
     def __init__(self, total: int, done: int = 0, shown: tuple[str, ...] = _SHOWN):
         self._total, self._shown = total, shown
         self._last = float("-inf")
+        self._done, self._noted = done, time.monotonic()
         terminal = sys.stderr.isatty()
         self._bar = tqdm(total=total, initial=done, unit="update") if terminal else None
 
     def write(self, row: Row) -> None:
         """Show a row."""
+        self._done, self._noted = int(row["update"]), time.monotonic()
         values = {name: f"{row[name]:.4g}" for name in self._shown if name in row}
         if self._bar is not None:
             self._bar.set_postfix(values, refresh=False)
@@ -42,6 +45,14 @@ class Console:
                 file=sys.stderr,
                 flush=True,
             )
+
+    def note(self, doing: str) -> None:
+        """Show what the update in progress is at."""
+        if self._bar is not None:
+            self._bar.set_description_str(doing)
+        elif time.monotonic() - self._noted > _SECONDS_BETWEEN_NOTES:
+            self._noted = time.monotonic()
+            print(f"update {self._done + 1}/{self._total}: {doing}", file=sys.stderr, flush=True)
 
     def close(self) -> None:
         """Leave the cursor on a line of its own."""

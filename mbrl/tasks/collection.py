@@ -137,6 +137,7 @@ class Collection:
         return {
             "seeds": list(self._seeds),
             "actions": torch.from_numpy(self._actions[: self._t].copy()),
+            "rewards": torch.from_numpy(self._rewards[: self._t].copy()),
             "observations": torch.from_numpy(self.observations),
         }
 
@@ -158,7 +159,8 @@ class Collection:
         try:
             for actions in state["actions"]:
                 found.step(actions.numpy())
-            if not np.array_equal(found.observations, state["observations"].numpy()):
+            same = found.state_dict()
+            if not all(torch.equal(same[key], state[key]) for key in ("observations", "rewards")):
                 raise TaskError(
                     f"{task.name}: cannot go on in the middle of episodes: the environment does "
                     "not repeat them from the same seeds and actions"

@@ -38,9 +38,9 @@ def at_pause(monkeypatch):
     """Return a function that has another one called at the n-th pause from now."""
     hooks, pauses, original = {}, count(1), _Run._pause
 
-    def pause(self):
+    def pause(self, doing):
         hooks.pop(next(pauses), lambda made: None)(self)
-        original(self)
+        original(self, doing)
 
     monkeypatch.setattr(_Run, "_pause", pause)
 

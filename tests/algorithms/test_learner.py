@@ -40,7 +40,7 @@ class Stopped(Exception):
     """Somebody asked for a pause."""
 
 
-def never():
+def never(doing):
     """Go on."""
 
 
@@ -50,7 +50,7 @@ class After:
     def __init__(self, calls):
         self.left = calls
 
-    def __call__(self):
+    def __call__(self, doing):
         self.left -= 1
         if self.left == 0:
             raise Stopped
@@ -88,7 +88,7 @@ def test_a_fit_that_was_put_by_goes_on_bit_for_bit(name):
     def learned(learner, pauses):
         measured = []
         for data in (first, later):
-            measured.append(learner.learn(data, lambda: pauses.append(None)))
+            measured.append(learner.learn(data, pauses.append))
         return measured
 
     whole, generator = made(1)
@@ -261,7 +261,7 @@ def test_a_loss_that_is_not_finite_leaves_all_as_it_was_before_the_epoch():
     learner = Learner(model, FitOptions(epochs=4, batch_size=16), generator)
     states = []
 
-    def note():
+    def note(doing):
         stored = io.BytesIO()
         torch.save([learner.state_dict(), generator.get_state()], stored)
         states.append(stored)
@@ -291,7 +291,7 @@ def test_the_first_epoch_may_fail_as_well():
     options, states = FitOptions(learning_rate=1e30, batch_size=16), []
     learner = Learner(model, options, generator)
     with pytest.raises(DivergenceError, match="is not finite in epoch 0"):
-        learner.learn(data, lambda: states.append(generator.get_state()))
+        learner.learn(data, lambda doing: states.append(generator.get_state()))
     assert all(torch.equal(p, weights[name]) for name, p in model.named_parameters())
     (position,) = states  # it paused when the fit began
     assert torch.equal(generator.get_state(), position)

@@ -65,3 +65,31 @@ def test_a_bar_on_a_terminal(monkeypatch):
     assert "4/4" in terminal.text
     assert "return_mean=1" in terminal.text
     assert terminal.text.endswith("\n")
+
+
+def test_an_update_that_takes_long_says_what_it_is_at(capsys, monkeypatch):
+    now = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    console = Console(4, done=1)
+    for now in (1.0, 31.0, 45.0, 62.0):
+        console.note(f"step {now:.0f}")
+    console.write(row(2))
+    now = 80.0
+    console.note("too early again")
+    now = 93.0
+    console.note("step 1")
+    lines = capsys.readouterr().err.splitlines()
+    assert [line for line in lines if ": " in line] == [
+        "update 2/4: step 31",
+        "update 2/4: step 62",
+        "update 3/4: step 1",
+    ]
+
+
+def test_a_bar_says_what_an_update_is_at(monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    console = Console(4)
+    console.note("epoch 3 of at most 60")
+    console.close()
+    assert "epoch 3 of at most 60" in terminal.text
