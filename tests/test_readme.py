@@ -77,12 +77,26 @@ def test_the_graphs_build_and_unroll():
 
 
 def test_the_task_in_yaml_is_planned(tmp_path):
-    (config,) = [c for c in map(yaml.safe_load, blocks("yaml")) if "task" in c]
+    config, _ = complete()
     short = {"updates": 1, "horizon": 5}
     config["algorithm"] |= short
     config["task_args"]["max_episode_steps"] = 4
     result = mbrl.run(config | {"output_dir": str(tmp_path), "evaluation": {"episodes": 1}})
     assert result.summary["eval_success_rate"] == 0.0  # in four steps nothing stands
+
+
+def test_dynamics_are_learned(tmp_path):
+    _, config = complete()
+    config["algorithm"] |= {"updates": 1, "steps": 5, "fit": {"epochs": 2}}
+    config |= {"output_dir": str(tmp_path), "evaluation": {"episodes": 1}}
+    config |= {"eval_task_args": {"max_episode_steps": 3}}
+    run = mbrl.run(config).run_dir
+    assert mbrl.load_dynamics(run).members == 5
+
+
+def complete():
+    """The configurations that are shown as a whole."""
+    return [c for c in map(yaml.safe_load, blocks("yaml")) if "task" in c]
 
 
 def test_every_planner_is_in_the_table():
