@@ -15,7 +15,7 @@ from tests.exhibited import LEARNED, STEPS, states_of
 from tests.tiny import same
 
 
-def made(pause=lambda: None, **options):
+def made(pause=lambda doing: None, **options):
     config = from_mapping({**LEARNED, "algorithm": {**LEARNED["algorithm"], **options}})
     task = finished_runs.training_task(config)
     return made_algorithm(config, task, torch.Generator().manual_seed(3), pause)
