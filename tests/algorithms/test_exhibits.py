@@ -121,7 +121,7 @@ def test_an_iteration_that_is_gone_on_with_shows_the_same():
     reference.update()
     pauses = []
 
-    def pause():
+    def pause(doing):
         pauses.append(1)
         if len(pauses) == 15:
             raise Stopped
