@@ -21,7 +21,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mbrl.nn import DynamicsModel, EnsembleDynamics, FoldedMLP, MLPDynamics
+from mbrl.nn import DynamicsModel, EnsembleDynamics, FoldedEnsemble, FoldedMLP, MLPDynamics
 
 STATE, ACTION = 20, 6  # the half-cheetah's observations and actions
 SQUARE = 1024  # size of the matrices that the peak is measured by
@@ -56,17 +56,14 @@ def compiled(model: MLPDynamics) -> Callable[[Tensor, Tensor], object]:
 
 
 def propagated(model: EnsembleDynamics) -> Callable[[Tensor, Tensor], object]:
-    """Particles of an ensemble; of every so many rows, one is a candidate."""
-    generator = torch.Generator().manual_seed(0)
+    """Particles of an ensemble, as planners move them; of every so many rows, one is a candidate."""
+    generator, folded = torch.Generator().manual_seed(0), FoldedEnsemble(model)
 
-    @torch.no_grad()
-    def rollout(state: Tensor, actions: Tensor) -> Tensor:
-        particles = state.unflatten(0, (PARTICLES, -1))
-        for action in actions:
-            particles = model.propagate(
-                particles, action[: particles.shape[1]], generator
-            ).next_state
-        return particles
+    def rollout(state: Tensor, actions: Tensor) -> object:
+        candidates = len(state) // PARTICLES
+        return folded.rollout(
+            state[:candidates], actions[:, :candidates], particles=PARTICLES, generator=generator
+        )
 
     return rollout
 
