@@ -56,7 +56,7 @@ def compiled(model: MLPDynamics) -> Callable[[Tensor, Tensor], object]:
 
 
 def propagated(model: EnsembleDynamics) -> Callable[[Tensor, Tensor], object]:
-    """Particles of an ensemble, as planners move them; of every so many rows, one is a candidate."""
+    """Particles of an ensemble, as planners move them: as many rows, fewer candidates."""
     generator, folded = torch.Generator().manual_seed(0), FoldedEnsemble(model)
 
     def rollout(state: Tensor, actions: Tensor) -> object:
