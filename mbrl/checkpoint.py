@@ -73,7 +73,9 @@ def load(path: Path) -> dict[str, Any]:
             tried.append(f"{file.name} is damaged")
             continue
         try:
-            content: dict[str, Any] = torch.load(io.BytesIO(data), weights_only=True)
+            content: dict[str, Any] = torch.load(
+                io.BytesIO(data), map_location="cpu", weights_only=True
+            )
         except Exception as error:
             raise CheckpointError(
                 f"{file} holds something other than tensors and plain data; it was not executed"

@@ -17,7 +17,7 @@ from mbrl.algorithms.model_errors import model_errors, open_loop
 from mbrl.algorithms.optimizer import OptimizerOptions, make_optimizer, set_learning_rate
 from mbrl.data import Trajectories
 from mbrl.errors import ArgumentError
-from mbrl.nn import DynamicsModel, Fitting, ModelDescription
+from mbrl.nn import Device, DynamicsModel, Fitting, ModelDescription, find_device
 from mbrl.options import Choice, at_key
 from mbrl.planning.checks import check_counts, check_not_negative, check_positive
 from mbrl.registry import DYNAMICS
@@ -64,6 +64,7 @@ class FitDynamics:
         optimizer: see :class:`OptimizerOptions`.
         patience: the fit ends after more than so many epochs in which no member's validation loss
             has fallen by 1 %, and hands out the best epoch; null: never early, and the last one.
+        device: where the model is fitted: cpu, cuda, or auto, which is cuda where there is one.
 
     Raises:
         ArgumentError: if a number is out of its range.
@@ -86,6 +87,7 @@ class FitDynamics:
         batch_size: int = 512,
         optimizer: OptimizerOptions = OptimizerOptions(),  # noqa: B008 (frozen)
         patience: int | None = None,
+        device: Device = "auto",
     ):
         check_counts(
             "algorithm", updates=updates, episodes=episodes, steps=steps, batch_size=batch_size
@@ -108,7 +110,8 @@ class FitDynamics:
         self._description = ModelDescription.of(
             model, size, task.action_size, space, "algorithm.model"
         )
-        self._model = self._description.build(self._generator, "algorithm.model")
+        place = find_device(device, "algorithm.device")
+        self._model = self._description.build(self._generator, "algorithm.model").to(place)
         if not validation_episodes:
             with at_key("algorithm.model", DYNAMICS.get(self._description.kind)):
                 self._model.choose(None)  # says if there is a choice to be made

@@ -15,7 +15,7 @@ from mbrl.algorithms.learner import FitOptions, Learner
 from mbrl.algorithms.model_errors import model_errors, open_loop
 from mbrl.data import Episode, Trajectories
 from mbrl.errors import ConfigError, MbrlError
-from mbrl.nn import DynamicsModel, ModelDescription
+from mbrl.nn import Device, DynamicsModel, ModelDescription, find_device
 from mbrl.options import Choice, at_key
 from mbrl.planning import (
     ObservingController,
@@ -95,6 +95,8 @@ class LearnedMPC:
         first_iterations: those of the first; null: the planner's own number.
         every: control steps between two plans.
         tail: what fills the end of a shifted plan: hold or rest.
+        device: where the model is fitted and plans are rolled out: cpu, cuda, or auto, which is
+            cuda where there is one.
 
     Raises:
         ArgumentError: if a number is out of its range.
@@ -123,6 +125,7 @@ class LearnedMPC:
         first_iterations: int | None = None,
         every: int = 1,
         tail: Tail = "hold",
+        device: Device = "auto",
     ):
         check_counts(
             "algorithm",
@@ -141,7 +144,8 @@ class LearnedMPC:
         self._steps = steps or task.max_episode_steps or 1000
         size = task.observation_size if observing else task.state_size
         description = ModelDescription.of(model, size, task.action_size, space, "algorithm.model")
-        network = description.build(self._generator, "algorithm.model")
+        place = find_device(device, "algorithm.device")
+        network = description.build(self._generator, "algorithm.model").to(place)
         with at_key("algorithm.model", type(network)):
             self._learner = Learner(network, fit, self._generator, description)
         self._planner = make_planner(planner, horizon, "algorithm.planner")

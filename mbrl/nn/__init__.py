@@ -1,5 +1,6 @@
 """Networks: perceptrons, policies, models of dynamics, normalisers; torch only, no simulator."""
 
+from mbrl.nn.devices import Device, find_device
 from mbrl.nn.diagnostics import OneStepError, OpenLoopError, one_step_error, open_loop_error
 from mbrl.nn.dynamics_model import DynamicsModel, Prediction, Rollout
 from mbrl.nn.ensemble import PROPAGATIONS, EnsembleDynamics, Propagation
@@ -18,6 +19,7 @@ __all__ = [
     "MLP",
     "PROPAGATIONS",
     "DeterministicMLP",
+    "Device",
     "DynamicsModel",
     "EnsembleDynamics",
     "FitReport",

@@ -42,7 +42,7 @@ def one_step_error(model: DynamicsModel, data: Transitions) -> OneStepError:
     pairs = zip(data.states.split(_ROWS_AT_ONCE), data.actions.split(_ROWS_AT_ONCE), strict=True)
     predicted = torch.cat([model(states, actions) for states, actions in pairs])
     rmse = (predicted - data.next_states).square().mean(0).sqrt()
-    return OneStepError(rmse, rmse / model.target_deviation[: model.state_size].to(rmse.dtype))
+    return OneStepError(rmse, rmse / model.target_deviation[: model.state_size].to(rmse))
 
 
 def open_loop_error(model: DynamicsModel, states: Tensor, actions: Tensor) -> OpenLoopError:
@@ -62,6 +62,6 @@ def open_loop_error(model: DynamicsModel, states: Tensor, actions: Tensor) -> Op
             f"{list(actions.shape)}"
         )
     errors = (model.rollout(states[0], actions).states - states)[1:]
-    scale = model.input_scale[: model.state_size].to(errors.dtype)
+    scale = model.input_scale[: model.state_size].to(errors)
     normalized = (errors / scale).square().mean((1, 2)).sqrt()
     return OpenLoopError(errors, errors.square().mean(1).sqrt(), normalized)

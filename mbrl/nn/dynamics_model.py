@@ -39,8 +39,8 @@ class DynamicsModel(nn.Module):
     f is the network, trained towards :math:`y = (x' - x - \mu_d) / (\sigma_d + \epsilon)` with
     :math:`\epsilon = 10^{-7}` (Nagabandi et al. 2018, section IV-A). With ``reward``, r is one more
     entry of y, normalised by its own moments. Moments are buffers: constants of the fit until
-    :meth:`set_statistics` is called again. The network works in its own precision; what it predicts
-    is added to the state in the state's.
+    :meth:`set_statistics` is called again. The network works in its own precision and on its own
+    device; what it predicts is added to the state in the state's precision, where the state is.
 
     Kinds are built from sizes alone; their keyword-only parameters are their configuration.
 
@@ -199,10 +199,8 @@ class DynamicsModel(nn.Module):
         )
 
     def normalized(self, state: Tensor, action: Tensor) -> Tensor:
-        """Return z, [..., k] in the network's dtype, k = feature_size."""
-        joint = torch.cat(
-            [state.to(self.input_mean.dtype), action.to(self.input_mean.dtype)], dim=-1
-        )
+        """Return z, [..., k] in the network's dtype and on its device, k = feature_size."""
+        joint = torch.cat([state.to(self.input_mean), action.to(self.input_mean)], dim=-1)
         normal = (joint - self.input_mean) / self.input_scale * self.seen
         if not self.angles:
             return normal
@@ -214,7 +212,7 @@ class DynamicsModel(nn.Module):
 
         f are the state and the action, the cosine in place of every angle, and the sines.
         """
-        scale = torch.ones(self.feature_size, dtype=torch.float64)
+        scale = self.input_scale.new_ones(self.feature_size, dtype=torch.float64)
         mean = torch.zeros_like(scale)
         scale[: self.input_size] = (self.seen / self.input_scale).double()
         mean[: self.input_size] = self.input_mean.double()
@@ -222,7 +220,7 @@ class DynamicsModel(nn.Module):
         return scale, mean
 
     def targets(self, transitions: Transitions) -> Tensor:
-        """Return y, [N, k] in the network's dtype; differences are taken in the data's.
+        """Return y, [N, k] as the network takes it; differences are taken in the data's precision.
 
         Raises:
             ArgumentError: if rewards are missing.
@@ -231,17 +229,15 @@ class DynamicsModel(nn.Module):
         rewards = self._required_rewards(transitions)
         if rewards is not None:
             change = torch.cat([change, rewards[:, None].to(change.dtype)], dim=-1)
-        scale = self.target_deviation.to(change.dtype) + _TINY
-        normal = (change - self.target_mean.to(change.dtype)) / scale
-        return normal.to(self.target_mean.dtype)
+        scale = self.target_deviation.to(change) + _TINY
+        return ((change - self.target_mean.to(change)) / scale).to(self.target_mean)
 
     def prediction(self, state: Tensor, outputs: Tensor) -> Prediction:
         """Return what outputs y [..., k] mean at states [..., n]."""
-        change = outputs * self.target_deviation + self.target_mean
+        change = (outputs * self.target_deviation + self.target_mean).to(state)
         if not self.predicts_reward:
-            return Prediction(state + change.to(state.dtype))
-        parts = change.to(state.dtype)
-        return Prediction(state + parts[..., :-1], parts[..., -1])
+            return Prediction(state + change)
+        return Prediction(state + change[..., :-1], change[..., -1])
 
     @torch.no_grad()
     def rollout(self, state: Tensor, actions: Tensor) -> Rollout:

@@ -189,7 +189,7 @@ class EnsembleDynamics(DynamicsModel):
             )
         if mode == "tsinf":
             return self.prediction(states, self._sampled(inputs, generator))
-        order = torch.rand(inputs.shape[:2], generator=generator).argsort(0)
+        order = torch.rand(inputs.shape[:2], generator=generator).argsort(0).to(inputs.device)
         outputs = self._sampled(_taken(inputs, order), generator)
         return self.prediction(states, _taken(outputs, order.argsort(0)))
 
@@ -197,7 +197,7 @@ class EnsembleDynamics(DynamicsModel):
         """Draw y [P, N, k] at [P, N, n + nu], the particles dealt out to the elites in order."""
         dealt = inputs.reshape(len(self.elites), -1, self.feature_size)
         mean, log_variance = self.moments(dealt, self._predicting())
-        noise = torch.randn(mean.shape, generator=generator, dtype=mean.dtype)
+        noise = torch.randn(mean.shape, generator=generator, dtype=mean.dtype).to(mean.device)
         sample = mean + (0.5 * log_variance).exp() * noise
         return sample.reshape(*inputs.shape[:2], self.output_size)
 

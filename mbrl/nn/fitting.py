@@ -109,15 +109,15 @@ class Fitting:
         Raises:
             DivergenceError: if a loss is not finite; names the members.
         """
-        rows = self._rows.gather(1, self._orders())
-        total = torch.zeros(self._model.members, dtype=self._inputs.dtype)
+        rows = self._rows.gather(1, self._orders()).to(self._inputs.device)
+        total = self._inputs.new_zeros(self._model.members)
         for batch in rows.split(self._batch_size, dim=1):
             losses = self._model.losses(self._inputs[batch], self._targets[batch])
             self._optimizer.zero_grad(set_to_none=True)
             losses.sum().backward()
             self._optimizer.step()
             total += losses.detach() * batch.shape[1]
-        mean = total / rows.shape[1]
+        mean = (total / rows.shape[1]).cpu()
         lost = (~mean.isfinite()).nonzero()[:, 0].tolist()
         if lost:
             raise DivergenceError(
@@ -168,7 +168,8 @@ class Fitting:
         self._rows = state["rows"]
         self._losses, self._held_out_losses = list(state["losses"]), list(state["held_out_losses"])
         self._best, self._stale = state["best"].clone(), state["stale"]
-        self._best_parameters = {name: p.clone() for name, p in state["best_parameters"].items()}
+        kept, device = state["best_parameters"], self._inputs.device
+        self._best_parameters = {name: p.to(device, copy=True) for name, p in kept.items()}
 
     def _drawn_rows(self) -> Tensor:
         """Return which rows each member is fitted to, [E, N]."""
@@ -187,14 +188,15 @@ class Fitting:
             return None
         parts = zip(*(part.split(_ROWS_AT_ONCE) for part in self._held_out), strict=True)
         errors = [self._model.squared_errors(inputs, targets).sum(1) for inputs, targets in parts]
-        loss = torch.stack(errors).sum(0) / self._held_out[1].numel()
+        loss = torch.stack(errors).sum(0).cpu() / self._held_out[1].numel()
         self._held_out_losses.append(loss)
         improved = loss < (1 - _IMPROVEMENT) * self._best
         self._stale = 0 if bool(improved.any()) else self._stale + 1
         if self._patience is not None:
             self._best = torch.where(improved, loss, self._best)
+            better = improved.nonzero()[:, 0].to(self._inputs.device)
             for name, parameter in self._model.by_member().items():
-                self._best_parameters[name][improved] = parameter[improved]
+                self._best_parameters[name][better] = parameter[better]
         return loss
 
 

@@ -10,7 +10,7 @@ from torch.nn.functional import softplus
 
 from mbrl.errors import ArgumentError, suggestion
 from mbrl.nn.ensemble import PROPAGATIONS, EnsembleDynamics, Propagation
-from mbrl.nn.folding import IN_PLACE, ROWS_PER_CORE
+from mbrl.nn.folding import IN_PLACE, rows_at_once
 
 
 class Futures(NamedTuple):
@@ -28,7 +28,7 @@ class FoldedEnsemble:
     as :meth:`EnsembleDynamics.propagate`, but with random numbers in common: the p-th particles of
     all candidates meet the same members and the same noise, so that candidates differ by their
     actions alone, and not by their luck. Make one after every fit: it does not follow the model.
-    States are accumulated in the precision of the network.
+    States are accumulated in the precision of the network, and on its device.
 
     Args:
         model: the model.
@@ -47,10 +47,10 @@ class FoldedEnsemble:
         self._lowest = model.lowest_log_variance[elites].detach()
         self._activate = IN_PLACE[type(model.network.activation)]
         self._angles = model.angles
-        self._dtype, self._state_size = model.input_mean.dtype, model.state_size
+        self._like, self._state_size = model.input_mean.new_empty(0), model.state_size
         self._output_size, self._predicts_reward = model.output_size, model.predicts_reward
         self._mean, self._deviation = model.target_mean.clone(), model.target_deviation.clone()
-        self._rows_at_once = ROWS_PER_CORE * torch.get_num_threads()
+        self._rows_at_once = rows_at_once(self._like.device)
 
     @torch.no_grad()
     def rollout(
@@ -83,15 +83,16 @@ class FoldedEnsemble:
                 f"particles must be a multiple of the {members} elites, got {particles}"
             )
         shape = steps, particles, rows
-        states = torch.empty(steps + 1, *shape[1:], self._state_size, dtype=self._dtype)
-        rewards = torch.empty(shape, dtype=self._dtype) if self._predicts_reward else None
+        states = self._like.new_empty(steps + 1, *shape[1:], self._state_size)
+        rewards = self._like.new_empty(shape) if self._predicts_reward else None
         noise = torch.randn(
-            steps, particles, 1, self._output_size, generator=generator, dtype=self._dtype
-        )
+            steps, particles, 1, self._output_size, generator=generator, dtype=self._like.dtype
+        ).to(self._like)
         order = torch.arange(particles).expand(steps, -1)
         if mode == "ts1":
             order = torch.rand(steps, particles, generator=generator).argsort(1)
-        states[0] = state
+        order = order.to(self._like.device)
+        states[0], actions = state, actions.to(self._like)
         each = max(self._rows_at_once * members // max(particles, members), 1)
         for first in range(0, rows, each):
             part = slice(first, first + each)
@@ -104,18 +105,19 @@ class FoldedEnsemble:
                 states[t + 1, :, part] = states[t, :, part] + change[..., : self._state_size]
                 if rewards is not None:
                     rewards[t, :, part] = change[..., -1]
-        return Futures(states, rewards)
+        home = state.device
+        return Futures(states.to(home), None if rewards is None else rewards.to(home))
 
     def _expected(self, states: Tensor, actions: Tensor) -> Tensor:
         """Return the average of the members' mean changes, [1, c, k], of [1, c, n], [c, nu]."""
-        inputs = self._features(states[0], actions.to(self._dtype))
+        inputs = self._features(states[0], actions)
         mean = self._outputs(inputs.expand(len(self._weights[0]), -1, -1))[..., : self._output_size]
         return (mean.mean(0) * self._deviation + self._mean)[None]
 
     def _moved(self, states: Tensor, actions: Tensor, order: Tensor, noise: Tensor) -> Tensor:
         """Return sampled changes [P, c, k]; every member moves the same number of particles."""
         particles, rows, _ = states.shape
-        acted = actions.to(self._dtype).expand(particles, -1, -1)
+        acted = actions.expand(particles, -1, -1)
         inputs = self._features(states[order], acted)  # dealt out to the members in order
         outputs = self._outputs(inputs.view(len(self._weights[0]), -1, inputs.shape[-1]))
         mean, raw = outputs.chunk(2, dim=-1)  # (E, P/E c, k)
@@ -123,7 +125,7 @@ class FoldedEnsemble:
         deviation = (0.5 * (self._lowest + softplus(bounded - self._lowest))).exp_()
         scaled = (noise[order] * self._deviation).expand(-1, rows, -1).reshape(mean.shape)
         change = torch.addcmul(self._mean, mean, self._deviation).addcmul_(deviation, scaled)
-        changes = torch.empty(particles, rows, self._output_size, dtype=self._dtype)
+        changes = self._like.new_empty(particles, rows, self._output_size)
         changes[order] = change.view(particles, rows, -1)
         return changes
 

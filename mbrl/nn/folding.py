@@ -11,8 +11,9 @@ from torch.nn import functional
 from mbrl.nn.dynamics_model import Rollout
 from mbrl.nn.mlp_dynamics import MLPDynamics
 
-# The activations of so many rows stay in a core's cache from one layer to the next.
-ROWS_PER_CORE = 256
+# The activations of so many rows stay in a core's cache from one layer to the next; a graphics
+# processor would rather have them all.
+ROWS_PER_CORE, ROWS_ELSEWHERE = 256, 65536
 
 IN_PLACE: dict[type[nn.Module], Callable[[Tensor], Tensor]] = {
     nn.Tanh: torch.tanh_,
@@ -21,6 +22,11 @@ IN_PLACE: dict[type[nn.Module], Callable[[Tensor], Tensor]] = {
     nn.SiLU: lambda value: functional.silu(value, inplace=True),
     nn.ELU: lambda value: functional.elu(value, inplace=True),
 }
+
+
+def rows_at_once(device: torch.device) -> int:
+    """Return how many rows go through a network together."""
+    return ROWS_PER_CORE * torch.get_num_threads() if device.type == "cpu" else ROWS_ELSEWHERE
 
 
 class FoldedMLP:
@@ -32,7 +38,7 @@ class FoldedMLP:
               b_L' = \operatorname{diag}(\sigma_d) b_L + \mu_d
 
     so that :math:`F(x, u) = x + f'(x, u)`. Make one after every fit: it does not follow the model.
-    States are accumulated in the precision of the network.
+    States are accumulated in the precision of the network, and on its device.
 
     Args:
         model: the model.
@@ -47,46 +53,47 @@ class FoldedMLP:
         biases[0] = biases[0] - weights[0] @ mean
         weights[-1] = model.target_deviation[:, None] * weights[-1]
         biases[-1] = model.target_deviation * biases[-1] + model.target_mean
-        self._dtype, self._state_size = model.input_mean.dtype, model.state_size
+        self._like, self._state_size = model.input_mean.new_empty(0), model.state_size
         # [inputs, outputs], so that both factors of a product lie as it reads them.
-        self._weights = [weight.T.to(self._dtype, copy=True).contiguous() for weight in weights]
-        self._biases = [bias.to(self._dtype, copy=True) for bias in biases]
+        self._weights = [weight.T.to(self._like, copy=True).contiguous() for weight in weights]
+        self._biases = [bias.to(self._like, copy=True) for bias in biases]
         self._angles, self._input_size = model.angles, model.input_size
         self._activate = IN_PLACE[type(model.network[1])] if len(linear) > 1 else None
         self._predicts_reward = model.predicts_reward
-        self._rows_at_once = ROWS_PER_CORE * torch.get_num_threads()
-        widths = [model.feature_size, *(weight.shape[1] for weight in self._weights)]
-        self._input, *self._buffers = (
-            torch.empty(self._rows_at_once, width, dtype=self._dtype) for width in widths
-        )
+        self._rows_at_once = rows_at_once(self._like.device)
+        self._widths = [model.feature_size, *(weight.shape[1] for weight in self._weights)]
 
     @torch.no_grad()
     def rollout(self, state: Tensor, actions: Tensor) -> Rollout:
         """Apply actions [T, N, nu] from states [N, n]; results are in the network's dtype."""
         steps, rows = len(actions), len(state)
-        states = torch.empty(steps + 1, rows, self._state_size, dtype=self._dtype)
-        rewards = torch.empty(steps, rows, dtype=self._dtype) if self._predicts_reward else None
-        states[0] = state
+        states = self._like.new_empty(steps + 1, rows, self._state_size)
+        rewards = self._like.new_empty(steps, rows) if self._predicts_reward else None
+        states[0], actions = state, actions.to(self._like)
+        # Written over at every step: what is not allocated anew stays in the cache.
+        reserved = min(rows, self._rows_at_once)
+        buffers = [self._like.new_empty(reserved, width) for width in self._widths]
         for first in range(0, rows, self._rows_at_once):
             part = slice(first, first + self._rows_at_once)
             for t in range(steps):
-                change = self._change(states[t, part], actions[t, part])
+                change = self._change(states[t, part], actions[t, part], buffers)
                 torch.add(states[t, part], change[:, : self._state_size], out=states[t + 1, part])
                 if rewards is not None:
                     rewards[t, part] = change[:, -1]
-        return Rollout(states, rewards)
+        home = state.device
+        return Rollout(states.to(home), None if rewards is None else rewards.to(home))
 
-    def _change(self, state: Tensor, action: Tensor) -> Tensor:
-        """Return f' of [B, n] and [B, nu], in a buffer that the next call overwrites."""
+    def _change(self, state: Tensor, action: Tensor, buffers: list[Tensor]) -> Tensor:
+        """Return f' of [B, n] and [B, nu], in the last of the buffers."""
         rows = len(state)
-        value = self._input[:rows]
+        value = buffers[0][:rows]
         value[:, : self._state_size] = state
         value[:, self._state_size : self._input_size] = action
         if self._angles:
             turned = state[:, self._angles]
             value[:, self._angles] = turned.cos()
             value[:, self._input_size :] = turned.sin()
-        for layer, buffer in enumerate(self._buffers):
+        for layer, buffer in enumerate(buffers[1:]):
             if layer > 0 and self._activate is not None:
                 self._activate(value)
             torch.addmm(self._biases[layer], value, self._weights[layer], out=buffer[:rows])

@@ -20,7 +20,6 @@ from mbrl.tasks.kinematics import PointKinematics
 _PLACES = ("centre_of_mass", "frame")
 _FRONT_THIGH, _FRONT_SHIN, _FRONT_FOOT, _FORWARD = 5, 6, 7, 17  # columns of an observation
 _HIGHEST_THIGH = 0.2  # rad
-_PENALTY = 10.0
 
 
 class HalfCheetahTorsoEnv(HalfCheetahEnv):
@@ -43,27 +42,36 @@ class HalfCheetahTorsoEnv(HalfCheetahEnv):
 
     Args:
         torso: what p is, ``centre_of_mass`` or ``frame``.
+        leg_penalty: P of :meth:`tensor_planning_cost`.
+        effort: w of the same; the reward's is 0.1.
         xml_file: another model with these joints, and a root body called ``torso``.
         frame_skip: physics steps per action.
         **kwargs: of ``HalfCheetahEnv``; its ``exclude_current_positions_from_observation`` means
             nothing here.
 
     Raises:
-        ArgumentError: if ``torso`` is something else.
+        ArgumentError: if ``torso`` is something else, or a weight is negative.
     """
 
     def __init__(
         self,
         *,
         torso: str = "centre_of_mass",
+        leg_penalty: float = 10.0,
+        effort: float = 0.0,
         xml_file: str = "half_cheetah.xml",
         frame_skip: int = 1,
         **kwargs: Any,
     ):
         if torso not in _PLACES:
             raise ArgumentError(f"torso: unknown value {torso!r}; {suggestion(torso, _PLACES)}")
+        for name, weight in {"leg_penalty": leg_penalty, "effort": effort}.items():
+            if not 0 <= weight < np.inf:
+                raise ArgumentError(f"{name} must be finite and not negative, got {weight}")
         super().__init__(xml_file, frame_skip, **kwargs)
-        EzPickle.__init__(self, torso=torso, xml_file=xml_file, frame_skip=frame_skip, **kwargs)
+        ours = {"torso": torso, "leg_penalty": leg_penalty, "effort": effort}
+        EzPickle.__init__(self, **ours, xml_file=xml_file, frame_skip=frame_skip, **kwargs)
+        self._leg_penalty, self._effort = leg_penalty, effort
         model = self.model
         self._torso = int(model.body("torso").id)
         self._is_frame = torso == "frame"
@@ -89,11 +97,12 @@ class HalfCheetahTorsoEnv(HalfCheetahEnv):
     ) -> Tensor:
         r"""Cost of a step of a plan: [..., 20], [..., 6], [..., 20] -> [...].
 
-        .. math:: c = 10 [o_5 \ge 0.2] + 10 [o_6 \ge 0] + 10 [o_7 \ge 0]
-                      - \frac{o'_{17} - o_{17}}{\Delta t}:
+        .. math:: c = P \big( [o_5 \ge 0.2] + [o_6 \ge 0] + [o_7 \ge 0] \big) + w |u|^2
+                      - \frac{o'_{17} - o_{17}}{\Delta t}
 
-        a front leg that swings far back is what tips the cheetah over, and costs; the control is
-        free. It is not the negative reward.
+        The homework has P = 10 and w = 0: a front leg that swings far back is what tips the cheetah
+        over, and costs; the control is free. It is not the negative reward. Plans that look further
+        ahead do without most of P, and P = 0, w = 0.1 is the reward.
         """
         back = (
             (observation[..., _FRONT_THIGH] >= _HIGHEST_THIGH).to(observation.dtype)
@@ -101,7 +110,8 @@ class HalfCheetahTorsoEnv(HalfCheetahEnv):
             + (observation[..., _FRONT_FOOT] >= 0)
         )
         advance = next_observation[..., _FORWARD] - observation[..., _FORWARD]
-        return _PENALTY * back - advance / self.dt
+        cost = self._leg_penalty * back - advance / self.dt
+        return cost + self._effort * action.square().sum(-1) if self._effort else cost
 
     def _get_obs(self) -> NDArray[np.float64]:
         data = self.data

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from mbrl.errors import ArgumentError
-from mbrl.nn import EnsembleDynamics, FoldedEnsemble, folded_ensemble
+from mbrl.nn import EnsembleDynamics, FoldedEnsemble, folding
 from tests.nn.systems import (
     GAINS,
     affine,
@@ -182,9 +182,9 @@ def test_without_noise_particles_follow_members(mode, options):
 @pytest.mark.parametrize("mode", ["ts1", "tsinf", "expectation"])
 def test_parts_of_the_rows_give_what_all_give_at_once(mode, monkeypatch):
     model, (state, actions) = make(reward=True), points(37)
-    monkeypatch.setattr(folded_ensemble, "ROWS_PER_CORE", 1000)
+    monkeypatch.setattr(folding, "ROWS_PER_CORE", 1000)
     whole = rolled(model, state, actions, particles=8, mode=mode)
-    monkeypatch.setattr(folded_ensemble, "ROWS_PER_CORE", 10)
+    monkeypatch.setattr(folding, "ROWS_PER_CORE", 10)
     parts = rolled(model, state, actions, particles=8, mode=mode)
     torch.testing.assert_close(parts.states, whole.states, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(parts.rewards, whole.rewards, rtol=1e-12, atol=1e-12)

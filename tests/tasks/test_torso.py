@@ -165,6 +165,21 @@ def test_what_a_plan_costs(task):
     np.testing.assert_allclose(single, found, rtol=1e-4, atol=1e-4)
 
 
+def test_what_else_a_plan_may_cost(task):
+    other = mbrl.make_task(NAME, threads=1, leg_penalty=0.5, effort=0.25)
+    rng = np.random.default_rng(6)
+    o, following = (torch.from_numpy(x) for x in rng.standard_normal((2, 50, 20)))
+    action = torch.from_numpy(rng.uniform(-1, 1, (50, 6)))
+    legs = (o[:, 5] >= 0.2).double() + (o[:, 6] >= 0) + (o[:, 7] >= 0)
+    speed = (following - o)[:, 17] / 0.01
+    expected = 0.5 * legs + 0.25 * (action**2).sum(1) - speed
+    torch.testing.assert_close(other.observed_cost(o, action, following), expected)
+    state, action, _ = points(task, 4)
+    assert torch.equal(other.step(state, action).reward, task.step(state, action).reward)
+    with pytest.raises(ArgumentError, match="effort must be finite and not negative, got -1"):
+        mbrl.make_task(NAME, threads=1, effort=-1)
+
+
 def test_a_plans_cost_has_the_slope_of_the_speed(task):
     o, following = torch.zeros(2, 1, 20, dtype=torch.float64).requires_grad_()
     cost = task.observed_cost(o, torch.zeros(1, 6), following)
@@ -223,7 +238,9 @@ def test_gymnasiums_checker_passes():
 
 
 def test_a_pickled_environment_is_the_same_environment():
-    env = gymnasium.make(NAME, frame_skip=2, torso="frame", ctrl_cost_weight=0.3).unwrapped
+    env = gymnasium.make(
+        NAME, frame_skip=2, torso="frame", effort=0.5, ctrl_cost_weight=0.3
+    ).unwrapped
     copy = pickle.loads(pickle.dumps(env))
     assert type(copy) is HalfCheetahTorsoEnv
     found = []
@@ -233,6 +250,9 @@ def test_a_pickled_environment_is_the_same_environment():
     np.testing.assert_array_equal(found[0][0], found[1][0])
     assert found[0][1] == found[1][1]
     assert copy.dt == 0.02
+    o = torch.zeros(1, 20)
+    costs = [one.tensor_planning_cost(o, torch.ones(1, 6), o) for one in (env, copy)]
+    assert costs[0].tolist() == costs[1].tolist() == [10 * 2 + 3.0]
 
 
 def test_frames_are_those_of_real_time():
