@@ -41,6 +41,7 @@ __all__ = [
     "RunningNormalizer",
     "Squash",
     "act",
+    "find_device",
     "fit",
     "load_dynamics",
     "load_state_dynamics",

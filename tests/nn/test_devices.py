@@ -32,7 +32,7 @@ def test_the_best_there_is(there, monkeypatch):
     if there:
         assert find_device("cuda").type == "cuda"
         return
-    with pytest.raises(ArgumentError, match="^device: 'cuda' is not available here; legal: 'auto"):
+    with pytest.raises(ArgumentError, match=r"^device: 'cuda' is not available here; legal: 'auto"):
         find_device("cuda")
 
 
