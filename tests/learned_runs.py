@@ -35,7 +35,7 @@ def save_model(
 ) -> Path:
     """Write what a run that has learned ``model`` keeps of it; return its folder."""
     sizes = model.state_size, model.action_size
-    description = ModelDescription(kind, options, *sizes, space)
+    description = ModelDescription(kind, options, *sizes, space, model.quaternions.tolist())
     learner = {"description": description.as_dict(), "model": model.state_dict()}
     checkpoint.save(folder / "checkpoints" / "latest.pt", {"algorithm": {"learner": learner}})
     return folder

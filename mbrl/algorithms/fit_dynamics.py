@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from mbrl.algorithms.algorithm import Actor, Setting
-from mbrl.algorithms.learner import whole_epoch
+from mbrl.algorithms.learner import described, whole_epoch
 from mbrl.algorithms.model_errors import model_errors, open_loop
 from mbrl.algorithms.optimizer import OptimizerOptions, make_optimizer, set_learning_rate
 from mbrl.data import Trajectories
 from mbrl.errors import ArgumentError
-from mbrl.nn import Device, DynamicsModel, Fitting, ModelDescription, find_device
+from mbrl.nn import Device, DynamicsModel, Fitting, find_device
 from mbrl.options import Choice, at_key
 from mbrl.planning.checks import check_counts, check_not_negative, check_positive
 from mbrl.registry import DYNAMICS
@@ -101,15 +101,13 @@ class FitDynamics:
         self._updates, self._setting = updates, setting
         self._task, self._generator = setting.task, setting.generator
         task = setting.task
-        size = task.state_size if space == "states" else task.observation_size
         self._space, self._file = space, data
         self._actions, self._walk_sd = actions, walk_sd
         self._counts = episodes, validation_episodes
         self._steps = steps or task.max_episode_steps or 1000
         self._batch_size, self._patience = batch_size, patience
-        self._description = ModelDescription.of(
-            model, size, task.action_size, space, "algorithm.model"
-        )
+        self._description = described(model, task, space)
+        size = self._description.state_size
         place = find_device(device, "algorithm.device")
         self._model = self._description.build(self._generator, "algorithm.model").to(place)
         if not validation_episodes:

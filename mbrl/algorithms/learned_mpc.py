@@ -11,11 +11,11 @@ import torch
 from numpy.typing import NDArray
 
 from mbrl.algorithms.algorithm import Actor, Setting, StateActor
-from mbrl.algorithms.learner import FitOptions, Learner
+from mbrl.algorithms.learner import FitOptions, Learner, described
 from mbrl.algorithms.model_errors import model_errors, open_loop
 from mbrl.data import Episode, Trajectories
 from mbrl.errors import ConfigError, MbrlError
-from mbrl.nn import Device, DynamicsModel, ModelDescription, find_device
+from mbrl.nn import Device, DynamicsModel, find_device
 from mbrl.options import Choice, at_key
 from mbrl.planning import (
     ObservingController,
@@ -142,8 +142,8 @@ class LearnedMPC:
         self._episodes, self._random_episodes = episodes, random_episodes
         self._validation_episodes = validation_episodes
         self._steps = steps or task.max_episode_steps or 1000
-        size = task.observation_size if observing else task.state_size
-        description = ModelDescription.of(model, size, task.action_size, space, "algorithm.model")
+        description = described(model, task, space)
+        size = description.state_size
         place = find_device(device, "algorithm.device")
         network = description.build(self._generator, "algorithm.model").to(place)
         with at_key("algorithm.model", type(network)):

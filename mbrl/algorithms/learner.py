@@ -14,6 +14,8 @@ from mbrl.data import Trajectories, split_transitions
 from mbrl.errors import ArgumentError, MbrlError
 from mbrl.nn import DynamicsModel, Fitting, ModelDescription
 from mbrl.planning.checks import check_counts, check_not_negative, check_positive
+from mbrl.tasks import Task
+from mbrl.types import Space
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,26 @@ class FitOptions:
             )
 
 
+def described(choice: Mapping[str, Any], task: Task, space: Space) -> ModelDescription:
+    """Return the description of a model of a task's states or observations.
+
+    Args:
+        choice: ``{kind: ..., **options}``, of algorithm.model.
+        task: the task.
+        space: which of the two.
+
+    Raises:
+        ConfigError: naming the key that is wrong.
+    """
+    size, quaternions = task.observation_size, []
+    if space == "states":
+        size = task.state_size
+        if task.simulator is not None:
+            quaternions = task.simulator.spec.quaternion_x.tolist()
+    sizes = size, task.action_size, space, quaternions
+    return ModelDescription.of(choice, *sizes, where="algorithm.model")
+
+
 class Learner:
     """A model, its optimiser, and the fit in progress.
 
@@ -83,11 +105,6 @@ class Learner:
         self._split_seed = 0
         self._fits = 0
 
-    def learn(self, data: Trajectories, pause: Callable[[str], None]) -> dict[str, float]:
-        """Fit the model to data: :meth:`fit` and :meth:`finish`."""
-        self.fit(data, pause)
-        return self.finish()
-
     def fit(self, data: Trajectories, pause: Callable[[str], None]) -> None:
         """Make all epochs of a fit to data, or those left where one to the same data was put by.
 
@@ -97,6 +114,7 @@ class Learner:
                 may raise, and then the fit goes on from there.
 
         Raises:
+            ArgumentError: if nothing of so few data can be held out.
             DivergenceError: if a loss is not finite; the model is then that before the epoch.
         """
         if self._fitting is None:
@@ -124,8 +142,8 @@ class Learner:
             raise ArgumentError("finish: no fit has begun")
         report = self._fitting.finish()
         self._fitting, self._fits = None, self._fits + 1
-        judged = report.held_out
-        held_out = {} if judged is None else {"held_out_loss": float(judged[-1].mean())}
+        judged = report.judged
+        held_out = {} if judged is None else {"held_out_loss": float(judged.mean())}
         return {
             "fit_loss": float(report.losses[-1].mean()),
             **held_out,
@@ -163,6 +181,11 @@ class Learner:
         options = self._options
         splitting = torch.Generator().manual_seed(self._split_seed)
         training, rest = split_transitions(data.transitions(), options.held_out, splitting)
+        if options.held_out and not len(rest.states):
+            raise ArgumentError(
+                f"fit.held_out: {options.held_out} of {len(training.states)} transitions are none; "
+                f"legal: at least {1 / len(training.states):.2g}, or more data"
+            )
         return Fitting(
             self.model,
             training,

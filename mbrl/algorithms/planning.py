@@ -13,7 +13,6 @@ from mbrl.algorithms.algorithm import Actor, Setting
 from mbrl.errors import ConfigError
 from mbrl.graph import GraphPolicy
 from mbrl.nn import load_state_dynamics
-from mbrl.ops import UnitQuaternions
 from mbrl.planning import Policy
 from mbrl.tasks import Task
 
@@ -51,9 +50,7 @@ def learned(task: Task, run: str | None, key: str) -> nn.Module | None:
     """
     if run is None:
         return None
-    model = load_state_dynamics(run, task.state_size, task.action_size, where=key)
-    spec = None if task.simulator is None else task.simulator.spec
-    return model if spec is None or spec.is_euclidean else UnitQuaternions(model, spec)
+    return load_state_dynamics(run, task.state_size, task.action_size, where=key)
 
 
 class _Guide:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from mbrl.graph.node import Node, Place
 from mbrl.nn import load_state_dynamics
-from mbrl.ops import SurrogateDynamics, UnitQuaternions
+from mbrl.ops import SurrogateDynamics
 from mbrl.tasks import declared
 from mbrl.types import Step
 
@@ -39,12 +39,11 @@ class LearnedDynamicsNode(Node):
         task = place.task
         where = f"graph.nodes.{place.name}.run"
         model = load_state_dynamics(run, task.state_size, task.action_size, where=where)
-        spec = None if task.simulator is None else task.simulator.spec
-        self.dynamics: nn.Module = UnitQuaternions(model.requires_grad_(False), spec)
+        self.dynamics: nn.Module = model.requires_grad_(False)
         self._keywords: tuple[str, ...] = ()
         self.is_imagined = forward == "learned"
         if forward == "real":
-            real = task.dynamics()
+            real, spec = task.dynamics(), None if task.simulator is None else task.simulator.spec
             self._keywords = declared(real.forward)
             self.dynamics = SurrogateDynamics(real, self.dynamics, spec)
 

@@ -12,6 +12,7 @@ from mbrl.nn.mlp import MLP
 from mbrl.nn.mlp_dynamics import MLPDynamics
 from mbrl.nn.normalizer import RunningNormalizer
 from mbrl.nn.policy import DeterministicMLP, Policy, act
+from mbrl.nn.quaternions import unit_quaternions
 from mbrl.nn.saved import ModelDescription, load_dynamics, load_state_dynamics
 from mbrl.nn.squash import Squash, saturation, soft_lower_bound
 
@@ -49,4 +50,5 @@ __all__ = [
     "open_loop_error",
     "saturation",
     "soft_lower_bound",
+    "unit_quaternions",
 ]

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from mbrl.errors import ArgumentError
 from mbrl.nn.mlp import DTYPES, DType
+from mbrl.nn.quaternions import unit_quaternions
 from mbrl.types import Transitions
 
 _TINY = 1e-7  # added to deviations; what deviates less has never varied
@@ -40,7 +41,8 @@ class DynamicsModel(nn.Module):
     :math:`\epsilon = 10^{-7}` (Nagabandi et al. 2018, section IV-A). With ``reward``, r is one more
     entry of y, normalised by its own moments. Moments are buffers: constants of the fit until
     :meth:`set_statistics` is called again. The network works in its own precision and on its own
-    device; what it predicts is added to the state in the state's precision, where the state is.
+    device; what it predicts is added to the state in the state's precision, where the state is, and
+    quaternions are scaled to unit length.
 
     Kinds are built from sizes alone; their keyword-only parameters are their configuration.
 
@@ -61,6 +63,8 @@ class DynamicsModel(nn.Module):
         angles: as given.
         feature_size: width of z: n + nu, and one for every angle.
         seen: 1 or 0 for every input, [n + nu].
+        quaternions: which entries of the state are quaternions, [k, 4]: none until
+            :meth:`set_quaternions` says so.
         output_size: width k of y: n, and one with a reward.
         predicts_reward: whether the reward is predicted, too.
         members: E, how many networks are trained side by side.
@@ -70,6 +74,7 @@ class DynamicsModel(nn.Module):
     members: int = 1
     bootstraps: bool = False
     seen: Tensor
+    quaternions: Tensor
     input_mean: Tensor
     input_scale: Tensor
     target_mean: Tensor
@@ -102,6 +107,12 @@ class DynamicsModel(nn.Module):
         seen = torch.ones(self.input_size, dtype=precision)
         seen[list(ignored)] = 0.0
         self.register_buffer("seen", seen, persistent=False)
+        self.set_quaternions(())
+
+    def set_quaternions(self, entries: Sequence[Sequence[int]]) -> None:
+        """Say which entries of the state are quaternions, four each."""
+        places = torch.tensor([list(four) for four in entries], dtype=torch.long)
+        self.register_buffer("quaternions", places.reshape(-1, 4), persistent=False)
 
     def forward(self, state: Tensor, action: Tensor) -> Tensor:
         """Return the expected next state [N, n] in the state's dtype, of [N, n] and [N, nu]."""
@@ -235,9 +246,8 @@ class DynamicsModel(nn.Module):
     def prediction(self, state: Tensor, outputs: Tensor) -> Prediction:
         """Return what outputs y [..., k] mean at states [..., n]."""
         change = (outputs * self.target_deviation + self.target_mean).to(state)
-        if not self.predicts_reward:
-            return Prediction(state + change)
-        return Prediction(state + change[..., :-1], change[..., -1])
+        following = unit_quaternions(state + change[..., : self.state_size], self.quaternions)
+        return Prediction(following, change[..., -1] if self.predicts_reward else None)
 
     @torch.no_grad()
     def rollout(self, state: Tensor, actions: Tensor) -> Rollout:

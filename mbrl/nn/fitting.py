@@ -20,12 +20,13 @@ class FitReport(NamedTuple):
     """How a fit went; E members.
 
     ``losses`` are means of the training loss over each epoch, ``held_out`` mean squared errors of
-    normalised targets after it.
+    normalised targets after it, and ``judged`` those of the parameters that are in place.
     """
 
     losses: Tensor  # (epochs, E)
     held_out: Tensor | None  # (epochs, E)
     stopped_early: bool
+    judged: Tensor | None  # (E,)
 
 
 Progress = Callable[[int, Tensor, Tensor | None], None]
@@ -132,16 +133,16 @@ class Fitting:
     def finish(self) -> FitReport:
         """Put the best parameters and the elites in place, and report."""
         held_out = torch.stack(self._held_out_losses) if self._held_out_losses else None
+        judged = None if held_out is None else held_out[-1]
         if self._patience is not None and held_out is not None:
             for name, parameter in self._model.by_member().items():
                 parameter.copy_(self._best_parameters[name])
-            self._model.choose(self._best)
-        else:
-            self._model.choose(None if held_out is None else held_out[-1])
+            judged = self._best
+        self._model.choose(judged)
         losses = (
             torch.stack(self._losses) if self._losses else self._best.new_zeros(0, len(self._best))
         )
-        return FitReport(losses, held_out, self.is_over)
+        return FitReport(losses, held_out, self.is_over, judged)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what is neither in the model, nor in the optimiser, nor in the generator."""

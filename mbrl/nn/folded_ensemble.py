@@ -11,6 +11,7 @@ from torch.nn.functional import softplus
 from mbrl.errors import ArgumentError, suggestion
 from mbrl.nn.ensemble import PROPAGATIONS, EnsembleDynamics, Propagation
 from mbrl.nn.folding import IN_PLACE, rows_at_once
+from mbrl.nn.quaternions import unit_quaternions
 
 
 class Futures(NamedTuple):
@@ -46,7 +47,7 @@ class FoldedEnsemble:
         self._highest = model.highest_log_variance[elites].detach()
         self._lowest = model.lowest_log_variance[elites].detach()
         self._activate = IN_PLACE[type(model.network.activation)]
-        self._angles = model.angles
+        self._angles, self._quaternions = model.angles, model.quaternions
         self._like, self._state_size = model.input_mean.new_empty(0), model.state_size
         self._output_size, self._predicts_reward = model.output_size, model.predicts_reward
         self._mean, self._deviation = model.target_mean.clone(), model.target_deviation.clone()
@@ -102,7 +103,8 @@ class FoldedEnsemble:
                     if mode == "expectation"
                     else self._moved(states[t, :, part], actions[t, part], order[t], noise[t])
                 )
-                states[t + 1, :, part] = states[t, :, part] + change[..., : self._state_size]
+                moved = states[t, :, part] + change[..., : self._state_size]
+                states[t + 1, :, part] = unit_quaternions(moved, self._quaternions)
                 if rewards is not None:
                     rewards[t, :, part] = change[..., -1]
         home = state.device

@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from mbrl.nn.dynamics_model import Rollout
 from mbrl.nn.mlp_dynamics import MLPDynamics
+from mbrl.nn.quaternions import unit_quaternions
 
 # The activations of so many rows stay in a core's cache from one layer to the next; a graphics
 # processor would rather have them all.
@@ -58,6 +59,7 @@ class FoldedMLP:
         self._weights = [weight.T.to(self._like, copy=True).contiguous() for weight in weights]
         self._biases = [bias.to(self._like, copy=True) for bias in biases]
         self._angles, self._input_size = model.angles, model.input_size
+        self._quaternions = model.quaternions
         self._activate = IN_PLACE[type(model.network[1])] if len(linear) > 1 else None
         self._predicts_reward = model.predicts_reward
         self._rows_at_once = rows_at_once(self._like.device)
@@ -77,7 +79,8 @@ class FoldedMLP:
             part = slice(first, first + self._rows_at_once)
             for t in range(steps):
                 change = self._change(states[t, part], actions[t, part], buffers)
-                torch.add(states[t, part], change[:, : self._state_size], out=states[t + 1, part])
+                moved = states[t, part] + change[:, : self._state_size]
+                states[t + 1, part] = unit_quaternions(moved, self._quaternions)
                 if rewards is not None:
                     rewards[t, part] = change[:, -1]
         home = state.device

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ class ModelDescription:
         state_size: n, of states or of observations.
         action_size: nu.
         space: which of the two it predicts.
+        quaternions: which entries of the state are quaternions, four each.
     """
 
     kind: str
@@ -36,18 +37,22 @@ class ModelDescription:
     state_size: int
     action_size: int
     space: Space
+    quaternions: Sequence[Sequence[int]] = ()
 
     @classmethod
-    def of(
-        cls, choice: Mapping[str, Any], state_size: int, action_size: int, space: Space, where: str
-    ) -> ModelDescription:
+    def of(cls, choice: Mapping[str, Any], *sizes: Any, where: str) -> ModelDescription:
         """Return the description of ``{kind: name, **options}``.
+
+        Args:
+            choice: the same.
+            *sizes: the other fields, in their order.
+            where: the configuration key of the choice, for messages.
 
         Raises:
             ConfigError: naming the key below ``where``, its value and what is legal.
         """
         options = chosen(DYNAMICS, choice, where)
-        return cls(options.pop("kind"), options, state_size, action_size, space)
+        return cls(options.pop("kind"), options, *sizes)
 
     def build(self, generator: torch.Generator, where: str = "model") -> DynamicsModel:
         """Return a new model.
@@ -64,6 +69,7 @@ class ModelDescription:
             model: DynamicsModel = entry(
                 self.state_size, self.action_size, generator, **self.options
             )
+        model.set_quaternions(self.quaternions)
         return model
 
     def as_dict(self) -> dict[str, Any]:

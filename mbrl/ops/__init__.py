@@ -6,7 +6,7 @@ from mbrl.ops.fields import MujocoFields
 from mbrl.ops.first_order import FirstOrderOp
 from mbrl.ops.parameters import ParametricDynamics
 from mbrl.ops.rollout import MujocoRollout, Rollout
-from mbrl.ops.surrogate import SurrogateDynamics, UnitQuaternions
+from mbrl.ops.surrogate import SurrogateDynamics
 
 __all__ = [
     "FirstOrderOp",
@@ -16,6 +16,5 @@ __all__ = [
     "ParametricDynamics",
     "Rollout",
     "SurrogateDynamics",
-    "UnitQuaternions",
     "batched",
 ]

@@ -12,32 +12,6 @@ from mbrl.ops.tangent import TangentMap
 from mbrl.physics import StateSpec
 
 
-class UnitQuaternions(nn.Module):
-    r"""A map of coordinates as dynamics on a state space, :math:`x' = N(f(x, u))`.
-
-    N scales every quaternion to the length 1, which no network keeps by itself; all other
-    coordinates are left as they are.
-
-    Args:
-        model: f, (state [B, nx], action [B, nu]) -> [B, nx].
-        spec: the state space; None: Euclidean.
-    """
-
-    def __init__(self, model: nn.Module, spec: StateSpec | None):
-        super().__init__()
-        self.model = model
-        none = torch.zeros(0, 4, dtype=torch.long)
-        self._quaternions = none if spec is None else torch.from_numpy(spec.quaternion_x)
-
-    def forward(self, state: Tensor, action: Tensor) -> Tensor:
-        """[B, nx], [B, nu] -> [B, nx]."""
-        following: Tensor = self.model(state, action)
-        if not len(self._quaternions):
-            return following
-        units = nn.functional.normalize(following[:, self._quaternions], dim=-1, eps=0.0)
-        return following.index_copy(1, self._quaternions.flatten(), units.flatten(1))
-
-
 class SurrogateDynamics(nn.Module):
     r"""The values of one map with the derivatives of another.
 

@@ -5,8 +5,10 @@ import os
 import gymnasium
 import numpy as np
 import pytest
+import torch
 
 import mbrl
+from mbrl.errors import ArgumentError
 from mbrl.finished_runs import evaluate_run, resumed_config
 from mbrl.planning import ObservingController, RecedingHorizon
 from mbrl.runner import run
@@ -416,3 +418,17 @@ def test_mistakes_are_answered_by_key(setting, change, message, tmp_path):
     with pytest.raises(mbrl.MbrlError, match=message):
         run(tiny(tmp_path, setting, **change))
     assert not any(tmp_path.rglob("metrics.csv"))
+
+
+@pytest.mark.parametrize("kind", ["learned_mpc", "fit_dynamics"])
+def test_a_device_that_is_not_there(kind, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    config = {
+        "task": "InvertedPendulum-v5",
+        "algorithm": {"kind": kind, "device": "cuda"},
+        "output_dir": str(tmp_path),
+    }
+    if kind == "learned_mpc":
+        config["algorithm"]["model"] = {"kind": "mlp", "reward": True}
+    with pytest.raises(ArgumentError, match=r"^algorithm.device: 'cuda' is not available here"):
+        run(config)

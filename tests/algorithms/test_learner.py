@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from mbrl.algorithms.learner import FitOptions, Learner
-from mbrl.data import Episode, Trajectories
+import mbrl
+from mbrl.algorithms.learner import FitOptions, Learner, described
+from mbrl.data import Episode, Trajectories, split_transitions
 from mbrl.errors import ArgumentError, DivergenceError
 from mbrl.nn import EnsembleDynamics, MLPDynamics
 from tests.nn.systems import DRIFT, A, B, normal, seeded
@@ -66,6 +67,11 @@ def same(one, other):
     return one == other
 
 
+def fitted(learner, data, pause):
+    learner.fit(data, pause)
+    return learner.finish()
+
+
 SETTINGS = {
     "mlp": (mlp, {"epochs": 4}),
     "mlp, held out": (mlp, {"epochs": 4, "held_out": 0.2, "statistics": "updated"}),
@@ -88,7 +94,7 @@ def test_a_fit_that_was_put_by_goes_on_bit_for_bit(name):
     def learned(learner, pauses):
         measured = []
         for data in (first, later):
-            measured.append(learner.learn(data, pauses.append))
+            measured.append(fitted(learner, data, pauses.append))
         return measured
 
     whole, generator = made(1)
@@ -102,7 +108,7 @@ def test_a_fit_that_was_put_by_goes_on_bit_for_bit(name):
         try:
             for data in (first, later):
                 done.append(data)
-                reports.append(learner.learn(data, pause))
+                reports.append(fitted(learner, data, pause))
         except Stopped:
             stored = io.BytesIO()
             torch.save([learner.state_dict(), drawn.get_state()], stored)
@@ -111,7 +117,7 @@ def test_a_fit_that_was_put_by_goes_on_bit_for_bit(name):
         again, drawn = made(2)  # another generator, and other weights
         again.load_state_dict(state, done[-1])
         drawn.set_state(position)
-        reports += [again.learn(data, never) for data in (first, later)[len(done) - 1 :]]
+        reports += [fitted(again, data, never) for data in (first, later)[len(done) - 1 :]]
         assert reports == expected
         assert same(again.state_dict(), end)
         assert torch.equal(drawn.get_state(), generator.get_state())
@@ -121,12 +127,12 @@ def test_what_was_kept_does_not_change():
     data = trajectories()
     learner = Learner(ensemble(), FitOptions(epochs=3, held_out=0.2), seeded())
     with pytest.raises(Stopped):
-        learner.learn(data, After(2))
+        fitted(learner, data, After(2))
     stored = io.BytesIO()
     torch.save(learner.state_dict(), stored)
     stored.seek(0)
     kept, before = learner.state_dict()["fitting"], torch.load(stored, weights_only=True)
-    learner.learn(data, never)
+    fitted(learner, data, never)
     assert same(kept, before["fitting"])
 
 
@@ -144,7 +150,7 @@ def test_statistics_are_those_of_the_first_data_or_of_all(how):
     model = mlp(dtype="float64")
     learner = Learner(model, FitOptions(epochs=1, statistics=how), seeded())
     for data, expected in ((first, first), (later, first if how == "frozen" else later)):
-        learner.learn(data, never)
+        fitted(learner, data, never)
         mean, deviation, shift, scale = statistics(expected)
         np.testing.assert_allclose(model.input_mean, mean, rtol=1e-12, atol=1e-14)
         np.testing.assert_allclose(model.input_scale, deviation + 1e-7, rtol=1e-12)
@@ -156,10 +162,10 @@ def test_statistics_are_those_of_the_first_data_or_of_all(how):
 def test_frozen_statistics_stay_frozen_after_a_resumption():
     first, later = trajectories(), trajectories(5, (40,))
     learner = Learner(mlp(dtype="float64"), FitOptions(epochs=1), seeded())
-    learner.learn(first, never)
+    fitted(learner, first, never)
     again = Learner(mlp(1, dtype="float64"), FitOptions(epochs=1), seeded())
     again.load_state_dict(learner.state_dict(), later)
-    again.learn(later, never)
+    fitted(again, later, never)
     np.testing.assert_allclose(again.model.input_mean, statistics(first)[0], rtol=1e-12, atol=1e-14)
 
 
@@ -172,7 +178,7 @@ def test_fits_are_those_of_one_adam_on_the_mean_squared_error_of_all_data():
     options = FitOptions(epochs=3, batch_size=1000, learning_rate=0.01)
     learner = Learner(model, options, seeded())
     weights = np.concatenate([p.detach().numpy().reshape(3, -1) for p in model.parameters()], 1)
-    measured = [learner.learn(data, never) for data in (first, later)]
+    measured = [fitted(learner, data, never) for data in (first, later)]
     mean, deviation, shift, scale = statistics(first)
     moments, losses = (np.zeros_like(weights), np.zeros_like(weights)), []
     for step in range(6):
@@ -207,8 +213,8 @@ def test_few_data_are_visited_until_there_were_steps_enough(epochs, least, made)
             return super().losses(inputs, targets)
 
     options = FitOptions(epochs=epochs, min_steps=least, batch_size=16, held_out=0.2)
-    measured = Learner(Watched(3, 2, seeded(), hidden=()), options, seeded()).learn(
-        trajectories(), never
+    measured = fitted(
+        Learner(Watched(3, 2, seeded(), hidden=()), options, seeded()), trajectories(), never
     )
     assert steps == [16] * 3 * made
     assert measured["fit_epochs"] == made
@@ -224,17 +230,17 @@ def test_a_share_is_held_out_and_judged_and_not_fitted():
 
     data, model = trajectories(noise=0.3), Watched(3, 2, seeded(), hidden=(), dtype="float64")
     options = FitOptions(epochs=2, batch_size=1000, held_out=0.25)
-    measured = Learner(model, options, seeded()).learn(data, never)
+    measured = fitted(Learner(model, options, seeded()), data, never)
     everything = data.transitions()
     inputs = model.normalized(everything.states, everything.actions)
-    fitted = (inputs[:, None] == seen[0][0]).all(-1).any(1)
+    kept = (inputs[:, None] == seen[0][0]).all(-1).any(1)
     assert len(seen) == 2
-    assert (~fitted).sum() == 15  # a quarter of 60
+    assert (~kept).sum() == 15  # a quarter of 60
     rest = seen[1][0]
     assert {tuple(row) for row in rest.tolist()} == {tuple(row) for row in seen[0][0].tolist()}
     with torch.no_grad():
         predicted = model(everything.states, everything.actions)
-    error = (predicted - everything.next_states)[~fitted] / (model.target_deviation + 1e-7)
+    error = (predicted - everything.next_states)[~kept] / (model.target_deviation + 1e-7)
     assert measured["held_out_loss"] == pytest.approx(float(error.square().mean()), rel=1e-5)
 
 
@@ -251,7 +257,7 @@ def test_every_fit_holds_other_transitions_out():
     )
     data = trajectories()
     for _ in range(2):
-        learner.learn(data, never)
+        fitted(learner, data, never)
     assert chosen[0] == chosen[1]
     assert chosen[2] == chosen[3] != chosen[0]
 
@@ -272,16 +278,16 @@ def test_a_loss_that_is_not_finite_leaves_all_as_it_was_before_the_epoch():
             states[-1] = stored
 
     with pytest.raises(DivergenceError, match="is not finite in epoch 2"):
-        learner.learn(data, note)
+        fitted(learner, data, note)
     assert len(states) == 3
     states[-1].seek(0)
     before = torch.load(states[-1], weights_only=True)
     assert same([learner.state_dict(), generator.get_state()], before)
     for group in learner._optimizer.param_groups:
         group["lr"] = 1e-3
-    measured = learner.learn(data, never)  # goes on in the third epoch
+    measured = fitted(learner, data, never)  # goes on in the third epoch
     undisturbed = Learner(mlp(), FitOptions(epochs=4, batch_size=16), seeded())
-    assert undisturbed.learn(data, never) == measured
+    assert fitted(undisturbed, data, never) == measured
     assert same(undisturbed.state_dict(), learner.state_dict())
 
 
@@ -291,7 +297,7 @@ def test_the_first_epoch_may_fail_as_well():
     options, states = FitOptions(learning_rate=1e30, batch_size=16), []
     learner = Learner(model, options, generator)
     with pytest.raises(DivergenceError, match="is not finite in epoch 0"):
-        learner.learn(data, lambda doing: states.append(generator.get_state()))
+        fitted(learner, data, lambda doing: states.append(generator.get_state()))
     assert all(torch.equal(p, weights[name]) for name, p in model.named_parameters())
     (position,) = states  # it paused when the fit began
     assert torch.equal(generator.get_state(), position)
@@ -335,3 +341,39 @@ def test_elites_that_nothing_can_choose_are_refused_at_once():
 def test_options_out_of_range_are_named(options, message):
     with pytest.raises(ArgumentError, match=f"^{message}"):
         FitOptions(**options)
+
+
+def test_what_is_reported_of_held_out_data_is_of_the_parameters_in_place():
+    data = trajectories(noise=0.3)
+    options = FitOptions(epochs=60, batch_size=8, learning_rate=0.1, held_out=0.3, patience=2)
+    learner, drawn = Learner(mlp(dtype="float64"), options, seeded(4)), seeded(4)
+    measured = fitted(learner, data, never)
+    assert measured["fit_epochs"] < 60
+    splitting = seeded(int(torch.randint(2**31 - 1, (), generator=drawn)))
+    _, rest = split_transitions(data.transitions(), 0.3, splitting)
+    model = learner.model
+    with torch.no_grad():
+        outputs = model.mean(model.normalized(rest.states, rest.actions))
+    expected = float((outputs - model.targets(rest)).square().mean())
+    assert measured["held_out_loss"] == pytest.approx(expected, rel=1e-12)
+
+
+def test_a_share_of_few_data_must_be_a_transition_at_least():
+    learner = Learner(mlp(), FitOptions(held_out=0.01), seeded())
+    with pytest.raises(ArgumentError, match=r"held_out: 0.01 of 12 .* none; legal: at least 0.083"):
+        learner.fit(trajectories(5, (12,)), never)
+
+
+def test_models_of_states_know_which_of_them_are_quaternions():
+    task = mbrl.make_task("Ant-v5", threads=1)
+    of_states = described({"kind": "mlp"}, task, "states")
+    assert (of_states.state_size, of_states.quaternions) == (29, [[3, 4, 5, 6]])
+    of_observations = described({"kind": "mlp"}, task, "observations")
+    assert (of_observations.state_size, of_observations.quaternions) == (105, [])
+    model = of_states.build(seeded())
+    model.set_statistics(
+        inputs=(torch.zeros(37), torch.ones(37)), differences=(torch.zeros(29), torch.ones(29))
+    )
+    states = task.reset(4, seeded(1))
+    lengths = model(states, normal(2, 4, 8))[:, 3:7].norm(dim=-1)
+    torch.testing.assert_close(lengths, torch.ones_like(lengths))

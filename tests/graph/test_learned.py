@@ -106,7 +106,7 @@ def test_jacobians_are_central_differences_of_the_network(pendulum, network, for
 
 def test_an_ensemble_is_the_mean_of_its_elites(pendulum, tmp_path):
     kind = {"kind": "ensemble", "members": 3, "elites": 2, "hidden": [8], "dtype": "float64"}
-    description = mbrl.nn.ModelDescription.of(kind, 4, 1, "states", "model")
+    description = mbrl.nn.ModelDescription.of(kind, 4, 1, "states", where="model")
     model = description.build(torch.Generator().manual_seed(1))
     model.choose(torch.tensor([0.2, 0.9, 0.1]))
     path = save_model(tmp_path / "run", model, kind="ensemble", **description.options)
@@ -119,7 +119,9 @@ def test_an_ensemble_is_the_mean_of_its_elites(pendulum, tmp_path):
 
 def test_quaternions_keep_their_length(tmp_path):
     task = mbrl.make_task("Ant-v5", threads=1)
-    path = save_model(tmp_path / "run", random_model(29, 8, hidden=(16, 16)), **OPTIONS)
+    model = random_model(29, 8, hidden=(16, 16))
+    model.set_quaternions([[3, 4, 5, 6]])
+    path = save_model(tmp_path / "run", model, **OPTIONS)
     state = task.reset(3, torch.Generator().manual_seed(0))
     trajectory = graph_of(task, path).unroll(state, 4)
     lengths = trajectory.states[1:, :, 3:7].norm(dim=-1)
@@ -249,7 +251,7 @@ def test_the_weights_of_the_model_stay(tmp_path, network):
     graph = stored["algorithm"]["graph"]
     model = random_model(4, 1).state_dict()
     for name, value in model.items():
-        assert torch.equal(graph[f"nodes.dynamics.dynamics.model.{name}"], value)
+        assert torch.equal(graph[f"nodes.dynamics.dynamics.{name}"], value)
 
 
 # What is refused

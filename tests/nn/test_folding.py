@@ -54,6 +54,37 @@ def test_ignored_entries_are_predicted_and_not_seen():
     torch.testing.assert_close(here.states, expected, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("kind", [MLPDynamics, EnsembleDynamics])
+def test_quaternions_have_unit_length_after_every_step(kind):
+    model = kind(10, 2, seeded(), hidden=(9,), dtype="float64", reward=True)
+    model.set_quaternions([[1, 2, 3, 4], [6, 7, 8, 9]])
+    state, actions = normal(0, 20, 10), normal(1, 4, 20, 2)
+    expected = state
+    for step, action in enumerate(actions):
+        outputs = model.mean(model.normalized(expected, action))
+        expected = expected + outputs[:, :-1]  # statistics are those of the standard normal
+        for four in (slice(1, 5), slice(6, 10)):
+            assert (expected[:, four].norm(dim=1) - 1).abs().min() > 1e-4
+            expected[:, four] /= expected[:, four].norm(dim=1, keepdim=True)
+        folded = FoldedMLP if kind is MLPDynamics else _expected
+        for rollout in (model.rollout, folded(model).rollout):
+            found = rollout(state, actions).states[step + 1]
+            torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+
+
+def _expected(model):
+    """A folded ensemble whose rollouts are those of a perceptron."""
+
+    class Mean(FoldedEnsemble):
+        def rollout(self, state, actions):
+            found = super().rollout(
+                state, actions, particles=1, generator=seeded(), mode="expectation"
+            )
+            return found._replace(states=found.states[:, 0])
+
+    return Mean(model)
+
+
 def test_in_float32_it_errs_as_little_as_the_model_does():
     exact, model = make(), make(dtype="float32")
     model.load_state_dict(exact.state_dict())

@@ -31,7 +31,9 @@ def test_a_model_is_read_again(run):
 
 def test_an_ensemble_is_read_with_its_elites(tmp_path):
     options = {"members": 4, "elites": 2, "hidden": [8, 8]}
-    description = ModelDescription.of({"kind": "ensemble", **options}, 3, 2, "states", "model")
+    description = ModelDescription.of(
+        {"kind": "ensemble", **options}, 3, 2, "states", where="model"
+    )
     model, data = description.build(seeded(5)), affine(20)
     model.standardize(data)
     model.choose(torch.tensor([0.3, 0.1, 0.4, 0.2]))
@@ -42,14 +44,14 @@ def test_an_ensemble_is_read_with_its_elites(tmp_path):
 
 
 def test_a_description_is_complete():
-    description = ModelDescription.of({"kind": "mlp", "hidden": [7]}, 3, 2, "states", "model")
+    description = ModelDescription.of({"kind": "mlp", "hidden": [7]}, 3, 2, "states", where="model")
     complete = {"hidden": (7,), "activation": "relu", "reward": False, "dtype": "float32"}
     assert description.options.items() >= complete.items()
     assert ModelDescription(**description.as_dict()) == description
     with pytest.raises(ConfigError, match=r"unknown key 'model.hiden'; .*did you mean 'hidden'\?"):
-        ModelDescription.of({"kind": "mlp", "hiden": [7]}, 3, 2, "states", "model")
+        ModelDescription.of({"kind": "mlp", "hiden": [7]}, 3, 2, "states", where="model")
     with pytest.raises(ConfigError, match=r"model.kind: unknown value 'mpl'; .*'mlp'\?"):
-        ModelDescription.of({"kind": "mpl"}, 3, 2, "states", "model")
+        ModelDescription.of({"kind": "mpl"}, 3, 2, "states", where="model")
 
 
 @pytest.mark.parametrize("which", ["weights", "options", "kind"])
