@@ -4,8 +4,9 @@
 
 Rolls N candidates over T steps through a perceptron with two hidden layers of 500 and the sizes of
 the half-cheetah: by the model itself, by its folded form, in bfloat16, and with --compile by
-torch.compile (which needs a C++ compiler); and as many particles through an ensemble of five with
-four hidden layers of 200. Every variant is timed next to a product of square matrices, in turns, so
+torch.compile (which needs a C++ compiler); as a whole plan of ten cheetahs, random sequences drawn
+and costs added up; and as many particles through an ensemble of five with four hidden layers of
+200. Every variant is timed next to a product of square matrices, in turns, so
 that what else runs on the machine falls on both; shares are of that peak, and count the products'
 operations alone.
 """
@@ -21,11 +22,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+import mbrl
 from mbrl.nn import DynamicsModel, EnsembleDynamics, FoldedEnsemble, FoldedMLP, MLPDynamics
+from mbrl.planning import RandomShooting, RecedingHorizon, learned_model, observed_problem
 
 STATE, ACTION = 20, 6  # the half-cheetah's observations and actions
 SQUARE = 1024  # size of the matrices that the peak is measured by
 PARTICLES = 20  # of every candidate, for the ensemble
+EPISODES = 10  # that are planned for at once
 REPEATS = 7
 
 
@@ -68,11 +72,20 @@ def propagated(model: EnsembleDynamics) -> Callable[[Tensor, Tensor], object]:
     return rollout
 
 
-def variants(model: MLPDynamics, *, compile: bool) -> Iterator[Variant]:
+def planned(model: MLPDynamics, rows: int, steps: int) -> Callable[[Tensor, Tensor], object]:
+    """All that a control step of learned_mpc does to choose its actions."""
+    task = mbrl.make_task("mbrl/HalfCheetahTorso-v0")
+    problem = observed_problem(task, steps, learned_model(model))
+    controller = RecedingHorizon(problem, RandomShooting(samples=rows // EPISODES), seed=0)
+    return lambda state, actions: controller.act(state[:EPISODES].double().numpy(), 0)
+
+
+def variants(model: MLPDynamics, *, rows: int, steps: int, compile: bool) -> Iterator[Variant]:
     """Yield what is timed."""
     yield Variant("model, float64 states", model, plain(model))
     yield Variant("model, float32 states", model, model.rollout)
     yield Variant("folded, float32", model, FoldedMLP(model).rollout)
+    yield Variant("a whole plan", model, planned(model, rows, steps))
     half = MLPDynamics(STATE, ACTION, torch.Generator()).to(torch.bfloat16)
     half.load_state_dict(model.state_dict())
     yield Variant("folded, bfloat16", model, FoldedMLP(half).rollout)
@@ -118,7 +131,9 @@ def main() -> None:
     evaluations = options.rows * options.steps
     print(f"{options.rows} candidates x {options.steps} steps, {options.threads} thread(s)")
     print(f"{'variant':24}{'evaluations/s':>14}{'GFLOP/s':>9}{'peak':>7}{'share':>7}")
-    for name, network, rollout in variants(model, compile=options.compile):
+    for name, network, rollout in variants(
+        model, rows=options.rows, steps=options.steps, compile=options.compile
+    ):
         rollout(state, actions)  # the first allocates, and compiles
         times, peaks = [], []
         for _ in range(REPEATS):
