@@ -42,17 +42,17 @@ def test_it_runs(name, tmp_path):
     assert found[1]["length_mean"] > 3
 
 
-@pytest.mark.slow  # two to three minutes
-def test_the_quick_half_cheetah_runs_within_three_iterations(tmp_path):
+def test_the_quick_half_cheetah_runs_within_two_iterations(tmp_path):
     config = mbrl.load_config(
         CONFIGS / "nagabandi_half_cheetah_quick.yaml",
         [
+            "algorithm.updates=2",
             "evaluation.episodes=1",
             "eval_task_args={max_episode_steps: 10}",
             f"output_dir={tmp_path}",
         ],
     )
     found = rows(mbrl.run(config).run_dir)
-    assert found[2]["return_mean"] > 1000
+    assert found[1]["return_mean"] > 1000
     errors = [row["validation_open_loop_error"] for row in found]
     assert errors == sorted(errors, reverse=True)
