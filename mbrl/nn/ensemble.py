@@ -31,8 +31,9 @@ class EnsembleDynamics(DynamicsModel):
               + 0.01 \sum_j (h_j - l_j) + \sum_i \frac{w_i}{2} |W_i|^2
 
     where log v is bounded softly by the learned h and l (appendix A.1). Members share nothing, the
-    bounds included. Elites are the members of least held-out squared error (Janner et al. 2019);
-    predictions are theirs.
+    bounds included. With ``variance: none`` v is zero and the loss the mean squared error: the
+    paper's deterministic ensemble. Elites are the members of least held-out squared error (Janner
+    et al. 2019); predictions are theirs.
 
     Args:
         state_size: n.
@@ -40,6 +41,7 @@ class EnsembleDynamics(DynamicsModel):
         generator: where initial weights are drawn from.
         members: E.
         elites: how many members predict; null: all.
+        variance: learned, or none.
         bootstrap: whether each member is trained on a resampling of the data, with replacement.
         hidden: widths of the hidden layers.
         activation: the nonlinearity; silu is the swish of the paper.
@@ -51,6 +53,7 @@ class EnsembleDynamics(DynamicsModel):
 
     Attributes:
         elites: indices of the members that predict, ascending.
+        is_probabilistic: whether variances are learned.
 
     Raises:
         ArgumentError: if a number is out of its range.
@@ -66,6 +69,7 @@ class EnsembleDynamics(DynamicsModel):
         *,
         members: int = 5,
         elites: int | None = None,
+        variance: Literal["learned", "none"] = "learned",
         bootstrap: bool = True,
         hidden: Sequence[int] = (200, 200, 200, 200),
         activation: Activation = "silu",
@@ -81,19 +85,21 @@ class EnsembleDynamics(DynamicsModel):
         if elites is not None and not 1 <= elites <= members:
             raise ArgumentError(f"elites must be from 1 to members ({members}), got {elites}")
         self.members, self.bootstraps = members, bootstrap
+        self.is_probabilistic = variance == "learned"
         self.network = StackedMLP(
             members,
             self.feature_size,
-            2 * self.output_size,
+            (1 + self.is_probabilistic) * self.output_size,
             generator,
             hidden=hidden,
             activation=activation,
             dtype=dtype,
         )
         self._decays = _by_layer(weight_decay, len(hidden) + 1)
-        bound = torch.ones(members, 1, self.output_size, dtype=DTYPES[dtype])
-        self.highest_log_variance = nn.Parameter(_HIGHEST * bound)
-        self.lowest_log_variance = nn.Parameter(_LOWEST * bound)
+        if self.is_probabilistic:
+            bound = torch.ones(members, 1, self.output_size, dtype=DTYPES[dtype])
+            self.highest_log_variance = nn.Parameter(_HIGHEST * bound)
+            self.lowest_log_variance = nn.Parameter(_LOWEST * bound)
         self.register_buffer("elites", torch.arange(elites or members))
 
     def moments(self, inputs: Tensor, members: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -103,7 +109,10 @@ class EnsembleDynamics(DynamicsModel):
             inputs: one batch for each member.
             members: their indices [m]; None: all.
         """
-        mean, raw = self.network(inputs, members).chunk(2, dim=-1)
+        outputs: Tensor = self.network(inputs, members)
+        if not self.is_probabilistic:
+            return outputs, torch.full_like(outputs, -torch.inf)
+        mean, raw = outputs.chunk(2, dim=-1)
         highest: Tensor = self.highest_log_variance
         lowest: Tensor = self.lowest_log_variance
         if members is not None:
@@ -119,9 +128,12 @@ class EnsembleDynamics(DynamicsModel):
     def losses(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """See :class:`DynamicsModel`."""
         mean, log_variance = self.moments(inputs)
-        likelihood = ((mean - targets).square() * (-log_variance).exp() + log_variance).mean((1, 2))
-        width = (self.highest_log_variance - self.lowest_log_variance).sum((1, 2))
-        loss = likelihood + _BOUND_WEIGHT * width
+        errors = (mean - targets).square()
+        loss = errors.mean((1, 2))
+        if self.is_probabilistic:
+            likelihood = (errors * (-log_variance).exp() + log_variance).mean((1, 2))
+            width = (self.highest_log_variance - self.lowest_log_variance).sum((1, 2))
+            loss = likelihood + _BOUND_WEIGHT * width
         for decay, weight in zip(self._decays, self.network.weights(), strict=True):
             if decay:
                 loss = loss + 0.5 * decay * weight.square().sum((1, 2))

@@ -44,8 +44,10 @@ class FoldedEnsemble:
         shift = biases[0].double() - (mean @ first)[:, None]
         self._weights = [first.to(weights[0].dtype), *weights[1:]]
         self._biases = [shift.to(weights[0].dtype), *biases[1:]]
-        self._highest = model.highest_log_variance[elites].detach()
-        self._lowest = model.lowest_log_variance[elites].detach()
+        self._bounds: tuple[Tensor, Tensor] | None = None  # of log variances
+        if model.is_probabilistic:
+            bounds = model.lowest_log_variance, model.highest_log_variance
+            self._bounds = bounds[0][elites].detach(), bounds[1][elites].detach()
         self._activate = IN_PLACE[type(model.network.activation)]
         self._angles, self._quaternions = model.angles, model.quaternions
         self._like, self._state_size = model.input_mean.new_empty(0), model.state_size
@@ -122,11 +124,11 @@ class FoldedEnsemble:
         acted = actions.expand(particles, -1, -1)
         inputs = self._features(states[order], acted)  # dealt out to the members in order
         outputs = self._outputs(inputs.view(len(self._weights[0]), -1, inputs.shape[-1]))
-        mean, raw = outputs.chunk(2, dim=-1)  # (E, P/E c, k)
-        bounded = self._highest - softplus(self._highest - raw)
-        deviation = (0.5 * (self._lowest + softplus(bounded - self._lowest))).exp_()
-        scaled = (noise[order] * self._deviation).expand(-1, rows, -1).reshape(mean.shape)
-        change = torch.addcmul(self._mean, mean, self._deviation).addcmul_(deviation, scaled)
+        mean = outputs[..., : self._output_size]  # (E, P/E c, k)
+        change = torch.addcmul(self._mean, mean, self._deviation)
+        if self._bounds is not None:
+            scaled = (noise[order] * self._deviation).expand(-1, rows, -1).reshape(mean.shape)
+            change.addcmul_(_deviation(outputs[..., self._output_size :], *self._bounds), scaled)
         changes = self._like.new_empty(particles, rows, self._output_size)
         changes[order] = change.view(particles, rows, -1)
         return changes
@@ -146,3 +148,9 @@ class FoldedEnsemble:
                 self._activate(value)
             value = torch.baddbmm(bias, value, weight)
         return value
+
+
+def _deviation(raw: Tensor, lowest: Tensor, highest: Tensor) -> Tensor:
+    """Return deviations of y from what networks say of log variances."""
+    bounded = highest - softplus(highest - raw)
+    return (0.5 * (lowest + softplus(bounded - lowest))).exp_()

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mbrl.errors import ArgumentError
-from mbrl.nn import MLP, EnsembleDynamics
+from mbrl.nn import MLP, EnsembleDynamics, FoldedEnsemble
 from tests.nn.systems import (
     GAINS,
     affine,
@@ -115,6 +115,42 @@ def test_members_have_the_losses_and_gradients_of_single_networks():
         for name, parameter in alone.named_parameters():
             found = theirs[name].grad[e : e + 1]
             torch.testing.assert_close(found, parameter.grad, rtol=1e-9, atol=1e-13)
+
+
+def test_without_variance_members_are_perceptrons_fitted_by_least_squares():
+    model = make(members=3, variance="none", weight_decay=0.1)
+    inputs, targets = normal(0, 3, 10, 5), normal(1, 3, 10, 3)
+    mean, log_variance = model.moments(inputs)
+    assert (log_variance == -torch.inf).all()
+    assert {name.split(".")[0] for name, _ in model.named_parameters()} == {"network"}
+    for e, loss in enumerate(model.losses(inputs, targets).detach()):
+        weights = [layer.weight[e].numpy(force=True) for layer in model.network.layers]
+        biases = [layer.bias[e].numpy(force=True) for layer in model.network.layers]
+        value = inputs[e].numpy()
+        for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
+            raw = value @ weight + bias
+            value = raw / (1 + np.exp(-raw))
+        value = value @ weights[-1] + biases[-1]
+        np.testing.assert_allclose(mean[e].detach(), value, rtol=1e-12, atol=1e-14)
+        expected = np.mean((value - targets[e].numpy()) ** 2)
+        expected += 0.05 * sum((weight**2).sum() for weight in weights)
+        assert float(loss) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("mode", ["ts1", "tsinf"])
+def test_without_variance_particles_follow_a_member(mode):
+    model = make(members=2, variance="none")
+    state, action = affine(5).states, normal(1, 5, 2)
+    inputs = model.normalized(state, action).expand(2, -1, -1)
+    each = model.prediction(state, model.moments(inputs)[0]).next_state
+    moved = model.propagate(state.expand(4, -1, -1), action, seeded(2), mode).next_state
+    folded = FoldedEnsemble(model).rollout(
+        state, action[None], particles=4, generator=seeded(2), mode=mode
+    )
+    for found in (moved, folded.states[1]):
+        far = (found[:, None] - each).abs().amax(-1)  # (P, E, N)
+        assert far.amin(1).max() < 1e-12
+        assert (far.argmin(1).sum(0) == 2).all(), "each member moves two of four particles"
 
 
 def test_moments_of_some_members_are_those_among_all():
