@@ -37,6 +37,7 @@ from mbrl.registry import ALGORITHMS, DYNAMICS, NODES, PLANNERS, POLICIES, TASKS
 from mbrl.runner import run
 from mbrl.tasks import (
     make_task,
+    register_cartpole,
     register_reaching,
     register_residual,
     register_smooth,
@@ -95,6 +96,7 @@ register_algorithm("learned_mpc")(LearnedMPC)
 register_planner("gradient_shooting")(GradientShooting)
 register_planner("variational")(Variational)
 register_smooth()
+register_cartpole()
 register_torso()
 register_reaching()
 register_tracking()

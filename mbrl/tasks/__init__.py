@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mbrl.registry import TASKS
+from mbrl.tasks.cartpole import CartPole, register_cartpole
 from mbrl.tasks.collection import (
     Collection,
     collect,
@@ -20,11 +21,13 @@ from mbrl.tasks.reaching import register_reaching
 from mbrl.tasks.residual import Expansion, ResidualCost, Success, register_residual
 from mbrl.tasks.smooth import register_smooth
 from mbrl.tasks.task import Task
+from mbrl.tasks.torch_task import TorchTask
 from mbrl.tasks.torso import register_torso
 from mbrl.tasks.tracking import register_tracking
 from mbrl.types import Space
 
 __all__ = [
+    "CartPole",
     "Collection",
     "Evaluation",
     "Expansion",
@@ -34,6 +37,7 @@ __all__ = [
     "Space",
     "Success",
     "Task",
+    "TorchTask",
     "collect",
     "declared",
     "drawn_seeds",
@@ -41,6 +45,7 @@ __all__ = [
     "make_task",
     "random_actions",
     "random_walk",
+    "register_cartpole",
     "register_reaching",
     "register_residual",
     "register_smooth",
