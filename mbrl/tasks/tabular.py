@@ -256,9 +256,10 @@ class TabularEnv(gymnasium.Env):
 
 def _drawn(probabilities: Tensor, noise: Tensor) -> Tensor:
     """Return indices [B, 1] of the distributions [B, S], by inverting them at Phi(noise)."""
-    passed = probabilities.cumsum(-1) <= torch.special.ndtr(noise)
-    # The last sum may be rounded to below 1.
-    return passed.sum(-1, keepdim=True).clamp(max=probabilities.shape[-1] - 1).to(torch.float64)
+    sums = probabilities.cumsum(-1)
+    # Phi may be rounded to 1, and the last sum to below: nothing of probability 0 is drawn.
+    passed = (sums <= torch.special.ndtr(noise)) & (sums < sums[:, -1:])
+    return passed.sum(-1, keepdim=True).to(torch.float64)
 
 
 def register_tabular() -> None:

@@ -7,15 +7,13 @@ so that sums over states and actions run along memory. Transitions are [S, A, S,
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
 from mbrl.errors import DivergenceError
 from mbrl.tasks import TabularMDP
 
-_ACCURACY = 1e-12  # of a fixed point
+_RESIDUAL = 1e-13  # of a fixed point, relative to the largest it can be
 _MOST = 100  # iterations of Newton's method, which takes less than ten
 
 
@@ -39,6 +37,7 @@ class SoftBellman:
         self.mdp = mdp
         self.transitions, self.rewards = mdp.transitions[..., None], mdp.rewards[..., None]
         self._discount, self._temperature = mdp.discount, mdp.temperature
+        self._discounted = mdp.discount * self.transitions
         self._identity = torch.eye(mdp.states, dtype=torch.float64)[..., None]
 
     def backup(self, q: Tensor, transitions: Tensor, rewards: Tensor) -> Tensor:
@@ -56,8 +55,10 @@ class SoftBellman:
     def fixed_point(self, transitions: Tensor, rewards: Tensor, start: Tensor) -> Tensor:
         r"""Return Q* = B Q*, [S, A, N], by Newton's method, which is soft policy iteration.
 
-        A step of size d leaves an error of at most :math:`\gamma d^2 / (2 \tau (1 - \gamma))`, for
-        V bends by no more than 1 / tau, and B contracts; iterations end where that is 1e-12.
+        .. math:: Q \leftarrow Q + (I - \gamma P \Pi)^{-1} (B Q - Q)
+
+        has S unknowns, the changes that pi expects. It ends where B Q - Q is 1e-13 of the largest
+        that Q can be, so that Q is right to 1e-13 / (1 - gamma) of that.
 
         Args:
             transitions: P.
@@ -67,12 +68,16 @@ class SoftBellman:
         Raises:
             DivergenceError: if that is not reached, as with tables that are not finite.
         """
-        ratio = 2 * self._temperature * (1 - self._discount) / max(self._discount, _ACCURACY)
-        small, q = math.sqrt(_ACCURACY * ratio), start
+        small = _RESIDUAL * (1 + rewards.abs().max() / (1 - self._discount))
+        discounted, q = self._discount * transitions, start
         for _ in range(_MOST):
-            before, q = q, self._newton(q, transitions, rewards)
-            if (q - before).abs().max() <= small:
-                return q
+            values, policy = self.soft(q)
+            target = rewards + _expected(discounted, values)
+            error = target - q
+            if error.abs().max() <= small:
+                return target
+            resolvent = self._resolvent(policy, discounted)
+            q = target + _expected(discounted, _solved(resolvent, (policy * error).sum(1)))
         raise DivergenceError("the model's soft Q function is not finite")
 
     def solve_adjoint(self, q: Tensor, transitions: Tensor, gradient: Tensor) -> Tensor:
@@ -81,32 +86,24 @@ class SoftBellman:
         J is :math:`\gamma P(s' \mid s, a) \pi(b \mid s')`, of rank S: what is left to solve is
         :math:`(I - \gamma P_\pi^\top) x = \sum_{s,a} P(\cdot \mid s, a) g(s, a)`.
         """
-        policy = self.soft(q)[1]
-        right = (transitions * gradient[:, :, None]).sum((0, 1))
-        resolvent = self._resolvent(policy, transitions).transpose(0, 1)
-        return gradient + self._discount * policy * _solved(resolvent, right)[:, None]
+        policy, discounted = self.soft(q)[1], self._discount * transitions
+        right = (discounted * gradient[:, :, None]).sum((0, 1))
+        resolvent = self._resolvent(policy, discounted).transpose(0, 1)
+        return gradient + policy * _solved(resolvent, right)[:, None]
 
     def returns(self, q: Tensor) -> Tensor:
         r"""Return :math:`\mu^\top (I - \gamma P_\pi)^{-1} r_\pi`, [N], of the policies of Q."""
         policy = self.soft(q)[1]
-        resolvent = self._resolvent(policy, self.transitions)
+        resolvent = self._resolvent(policy, self._discounted)
         return self.mdp.initial @ _solved(resolvent, (policy * self.rewards).sum(1))
 
     def bellman_errors(self, q: Tensor) -> Tensor:
         """Return B Q - Q in the process itself, [S, A, N]."""
         return self.backup(q, self.transitions, self.rewards) - q
 
-    def _newton(self, q: Tensor, transitions: Tensor, rewards: Tensor) -> Tensor:
-        """Q + (I - J)^-1 (B Q - Q), whose unknowns are the S changes that pi expects."""
-        values, policy = self.soft(q)
-        target = rewards + self._discount * _expected(transitions, values)
-        right = (policy * (target - q)).sum(1)
-        changes = _solved(self._resolvent(policy, transitions), right)
-        return target + self._discount * _expected(transitions, changes)
-
-    def _resolvent(self, policy: Tensor, transitions: Tensor) -> Tensor:
-        """I - gamma P_pi, [S, S, N]."""
-        return self._identity - self._discount * (policy[:, :, None] * transitions).sum(1)
+    def _resolvent(self, policy: Tensor, discounted: Tensor) -> Tensor:
+        """I - gamma P_pi, [S, S, N], of gamma P."""
+        return self._identity - (policy[:, :, None] * discounted).sum(1)
 
 
 def _expected(transitions: Tensor, values: Tensor) -> Tensor:

@@ -38,8 +38,9 @@ def check_study(study: Study, bounds: Sequence[float] | None, noise: Sequence[fl
     Raises:
         ArgumentError: naming the option.
     """
-    if not noise or (bounds is not None and not bounds):
-        raise ArgumentError("algorithm.bounds and algorithm.noise must not be empty")
+    for name, values in (("bounds", bounds), ("noise", noise)):
+        if values is not None and not values:
+            raise ArgumentError(f"algorithm.{name} must not be empty")
     if study == "noise" and bounds is not None and len(bounds) > 1:
         raise ArgumentError(f"algorithm.bounds: study noise takes one or null, got {len(bounds)}")
     if study != "noise" and len(noise) > 1:

@@ -81,8 +81,10 @@ class TabularOMD:
         optimizer: OptimizerOptions = _ADAM,
     ):
         check_counts("algorithm", updates=updates, steps=steps, seeds=seeds)
-        for value in (*(bounds or ()), *noise):
-            check_not_negative("algorithm", **{"bounds and noise": value})
+        for bound in bounds or ():
+            check_not_negative("algorithm", bounds=bound)
+        for deviation in noise:
+            check_not_negative("algorithm", noise=deviation)
         check_study(study, bounds, noise)
         task = setting.task
         if not isinstance(task, TabularTask):
@@ -177,7 +179,7 @@ class TabularOMD:
 
     def _optimize(self) -> float:
         shape = (self._steps, *self._draw.shape)
-        noisy = bool(self._noise.any())
+        noisy, bounded = bool(self._noise.any()), bool(self._bounds.isfinite().any())
         draws = (
             torch.randn(shape, generator=self._generator, dtype=torch.float64) if noisy else None
         )
@@ -190,7 +192,8 @@ class TabularOMD:
             self._optimizer.zero_grad()
             self._loss(noisy).backward()
             self._optimizer.step()
-            self._models.project(self._parameters, self._bounds, self._projection)
+            if bounded:
+                self._models.project(self._parameters, self._bounds, self._projection)
         self._draw = self._draw.clone()  # a view would be saved with all of them
         return rate
 
