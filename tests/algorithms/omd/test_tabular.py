@@ -298,7 +298,6 @@ def test_unknown_values_are_named(config):
 def study(name, tmp_path, *overrides):
     file = f"configs/omd_tabular_{name}.yaml"
     result = run(load_config(file, [f"output_dir={tmp_path}", *overrides]))
-    assert result.summary["wall_s"] < 600  # on a busy core; less than 60 by itself
     return table_of(result.run_dir / "plots" / f"omd_{name}.csv")
 
 
