@@ -5,6 +5,7 @@ from mbrl.algorithms import (
     LearnedMPC,
     ModelPredictiveControl,
     PolicyGradient,
+    TabularOMD,
     TrajectoryOptimization,
 )
 from mbrl.config import load_config
@@ -37,9 +38,11 @@ from mbrl.registry import ALGORITHMS, DYNAMICS, NODES, PLANNERS, POLICIES, TASKS
 from mbrl.runner import run
 from mbrl.tasks import (
     make_task,
+    register_cartpole,
     register_reaching,
     register_residual,
     register_smooth,
+    register_tabular,
     register_torso,
     register_tracking,
 )
@@ -92,9 +95,12 @@ register_algorithm("trajectory_optimization")(TrajectoryOptimization)
 register_algorithm("mpc")(ModelPredictiveControl)
 register_algorithm("fit_dynamics")(FitDynamics)
 register_algorithm("learned_mpc")(LearnedMPC)
+register_algorithm("omd_tabular")(TabularOMD)
 register_planner("gradient_shooting")(GradientShooting)
 register_planner("variational")(Variational)
 register_smooth()
+register_cartpole()
+register_tabular()
 register_torso()
 register_reaching()
 register_tracking()

@@ -90,7 +90,7 @@ VALUES = [
     ("task", "HalfCheetah-v99", ["task: ", "'HalfCheetah-v99'", "did you mean 'HalfCheetah-v5'?"]),
     ("task", "os:x", ["task", "'os:x' names a module", "--import"]),
     ("task", "x y", ["task: x y", "cannot be made"]),
-    ("task", "CartPole-v1", ["task: CartPole-v1", "not a gymnasium.envs.mujoco.MujocoEnv"]),
+    ("task", "Acrobot-v1", ["task: Acrobot-v1", "not a gymnasium.envs.mujoco.MujocoEnv"]),
     ("task_args.nothing", 1, ["task: ", "'nothing'"]),
     ("task_args.self", 1, ["task_args.self is not legal here"]),
     ("task_args.frame_skip", 0, ["task: ", "cannot be made"]),

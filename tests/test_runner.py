@@ -316,7 +316,7 @@ def test_a_damaged_configuration_of_a_run_is_named(config):
         ({"eval_task": "InvertedPendlum-v5"}, ["eval_task: ", "'InvertedPendulum-v5'?"]),
         ({"eval_task": "InvertedDoublePendulum-v5"}, ["eval_task", "width 9", "on 4"]),
         ({"task_args": {"nothing": 1}}, ["task: ", "'nothing'"]),
-        ({"task": "CartPole-v1"}, ["task: CartPole-v1", "MujocoEnv"]),
+        ({"task": "Acrobot-v1"}, ["task: Acrobot-v1", "MujocoEnv"]),
         ({"task": ""}, ["task", "''"]),
         ({"algorithm": {"kind": "policy_gradient", "horizon": 0}}, ["algorithm.horizon", "got 0"]),
         ({"output_dir": os.devnull}, ["output_dir: cannot create", os.devnull]),

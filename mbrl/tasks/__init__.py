@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mbrl.registry import TASKS
+from mbrl.tasks.cartpole import CartPole, register_cartpole
 from mbrl.tasks.collection import (
     Collection,
     collect,
@@ -19,12 +20,15 @@ from mbrl.tasks.playback import Playback
 from mbrl.tasks.reaching import register_reaching
 from mbrl.tasks.residual import Expansion, ResidualCost, Success, register_residual
 from mbrl.tasks.smooth import register_smooth
+from mbrl.tasks.tabular import TabularMDP, TabularTask, register_tabular
 from mbrl.tasks.task import Task
+from mbrl.tasks.torch_task import TorchTask
 from mbrl.tasks.torso import register_torso
 from mbrl.tasks.tracking import register_tracking
 from mbrl.types import Space
 
 __all__ = [
+    "CartPole",
     "Collection",
     "Evaluation",
     "Expansion",
@@ -33,7 +37,10 @@ __all__ = [
     "ResidualCost",
     "Space",
     "Success",
+    "TabularMDP",
+    "TabularTask",
     "Task",
+    "TorchTask",
     "collect",
     "declared",
     "drawn_seeds",
@@ -41,9 +48,11 @@ __all__ = [
     "make_task",
     "random_actions",
     "random_walk",
+    "register_cartpole",
     "register_reaching",
     "register_residual",
     "register_smooth",
+    "register_tabular",
     "register_torso",
     "register_tracking",
 ]

@@ -83,7 +83,7 @@ class Lockstep:
         self.require_finite("action", actions[self.running])
         stepped = np.flatnonzero(self.running)
         for i in stepped:
-            action = actions[i].copy()  # an environment may write into what it is given
+            action = self._task.env_action(actions[i])
             with users_code(f"{self._task.name}: step {self._t + 1} of {self._what}"):
                 self.observations[i], reward, terminated, truncated, _ = self.envs[i].step(action)
                 rewards[i] = float(reward)

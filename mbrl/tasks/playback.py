@@ -73,8 +73,9 @@ class Playback:
             for t, action in enumerate(self._episode.actions, start=1):
                 if over:
                     raise TaskError(f"{name}: an episode does not repeat, it ends at step {t - 1}")
+                taken = self._task.env_action(action)
                 with quiet(), users_code(f"{name}: step {t} of an episode played again"):
-                    _, _, terminated, truncated, _ = env.step(action.copy())
+                    _, _, terminated, truncated, _ = env.step(taken)
                 over = terminated or truncated
                 if t % self._stride == 0:
                     yield self._frame(env)

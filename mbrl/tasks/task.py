@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mbrl.errors import TaskError
+from mbrl.errors import ArgumentError, TaskError
 from mbrl.physics import Simulator
 from mbrl.tasks.residual.cost import ResidualCost
 from mbrl.tasks.residual.success import Success
@@ -36,6 +36,9 @@ class Task(ABC):
         context_size: n; 0 if there is none.
         action_low: smallest action, [nu] float64; -inf where unbounded.
         action_high: largest action, [nu] float64; inf where unbounded.
+        discrete_actions: how many actions there are, where they are not numbers but choices: an
+            action [B, 1] then holds the index of one, 0 to discrete_actions - 1, in float64. None:
+            actions are numbers.
         uses_time: whether any method depends on ``t``; a task that does must say so.
         has_reward_formula: whether :meth:`reward` computes every row from its arguments alone, as
             torch functions do, and not in a step of the environment.
@@ -56,6 +59,7 @@ class Task(ABC):
     context_size: int = 0
     action_low: Tensor
     action_high: Tensor
+    discrete_actions: int | None = None
     uses_time: bool = False
     residual_cost: ResidualCost | None = None
     terminal_cost: ResidualCost | None = None
@@ -132,6 +136,22 @@ class Task(ABC):
         None where a step does more than run the engine under one control.
         """
         return action
+
+    def env_action(self, action: Array) -> Any:
+        """Return what ``step`` of an environment of this task takes for an action [nu].
+
+        Raises:
+            ArgumentError: if the index of a discrete action is none.
+        """
+        if self.discrete_actions is None:
+            return action.copy()  # an environment may write into what it is given
+        index = int(action[0])
+        if index != action[0] or not 0 <= index < self.discrete_actions:
+            raise ArgumentError(
+                f"{self.name}: an action is an index from 0 to {self.discrete_actions - 1}, "
+                f"got {action[0]}"
+            )
+        return index
 
     @abstractmethod
     def make_env(self, render_mode: str | None = None) -> Any:

@@ -107,8 +107,8 @@ def test_a_users_environment_with_its_own_tensor_reward(registered):
 def test_environments_that_cannot_serve_are_refused_by_name(registered):
     with pytest.raises(UnknownNameError, match=r"'HalfCheeta-v5' is registered.*'HalfCheetah-v5'"):
         mbrl.make_task("HalfCheeta-v5")
-    with pytest.raises(TaskError, match=r"CartPoleEnv is not a gymnasium.envs.mujoco.MujocoEnv"):
-        mbrl.make_task("CartPole-v1")
+    with pytest.raises(TaskError, match=r"AcrobotEnv is not a gymnasium.envs.mujoco.MujocoEnv"):
+        mbrl.make_task("Acrobot-v1")
     with pytest.raises(TaskError, match=r"cannot be made:.*unexpected keyword argument 'wight'"):
         mbrl.make_task("HalfCheetah-v5", wight=1)
     with pytest.raises(TaskError, match=r"tensor_reward contradicts its step: .* where the step"):

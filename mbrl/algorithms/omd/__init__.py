@@ -1,0 +1,5 @@
+"""Optimal model design: models learned for what their optimal policies earn."""
+
+from mbrl.algorithms.omd.tabular import TabularOMD
+
+__all__ = ["TabularOMD"]
