@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from mbrl.errors import ArgumentError
-from mbrl.types import Array
 
 
 class Batch(NamedTuple):
@@ -92,7 +92,7 @@ class TransitionReplay:
         self._rows[: len(self)] = state["rows"]
 
 
-def distinct_indices(counts: Array, batch: int, generator: torch.Generator) -> Tensor:
+def distinct_indices(counts: NDArray[np.int64], batch: int, generator: torch.Generator) -> Tensor:
     """Draw batches without replacement: of each of T counts n, one of its subsets uniformly.
 
     Repeated indices are drawn again until there is none. As every step treats all indices alike,
@@ -130,8 +130,10 @@ def distinct_indices(counts: Array, batch: int, generator: torch.Generator) -> T
     return torch.from_numpy(found)
 
 
-def _uniform(counts: Array, width: int, generator: torch.Generator) -> Array:
+def _uniform(
+    counts: NDArray[np.int64], width: int, generator: torch.Generator
+) -> NDArray[np.int64]:
     """Return integers [T, width] in [0, n) for counts n [T, 1]."""
     drawn = torch.rand((len(counts), width), generator=generator, dtype=torch.float64)
-    whole: Array = (drawn.numpy() * counts).astype(np.int64)
+    whole: NDArray[np.int64] = (drawn.numpy() * counts).astype(np.int64)
     return whole

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from mbrl.errors import ArgumentError
 
+_threshold_backward = torch.ops.aten.threshold_backward.grad_input
+
 
 class Parameters:
     """Parameters of S seeds as one matrix, and what networks see of it.
@@ -127,7 +129,8 @@ class FlatMLP:
             out: where the gradient goes.
         """
         for layer in reversed(range(len(self._layers))):
-            torch.bmm(tape.inputs[layer].mT, cotangent, out=out.weights[layer])
+            # Not out=: only a product that lies in one piece is taken in one call.
+            out.weights[layer].copy_(torch.bmm(tape.inputs[layer].mT, cotangent))
             torch.sum(cotangent, 1, keepdim=True, out=out.biases[layer])
             if layer:
                 cotangent = self._pulled(parameters, tape, cotangent, layer)
@@ -140,7 +143,7 @@ class FlatMLP:
         for layer in reversed(range(1, len(self._layers))):
             cotangent = self._pulled(parameters, tape, cotangent, layer)
         found = torch.bmm(cotangent, parameters.weights[0].mT)
-        return found.unflatten(0, (-1, self._copies)).sum(1)
+        return found.view(-1, self._copies, *found.shape[1:]).sum(1)
 
     def derivative(self, parameters: Parameters, tape: Tape, tangent: Parameters) -> Tensor:
         r"""Return :math:`\frac{d}{d\epsilon} f_{\theta + \epsilon z}(x)` at 0, [E, B, outputs].
@@ -175,4 +178,4 @@ class FlatMLP:
 
 def _cut(value: Tensor, active: Tensor) -> Tensor:
     """Set ``value`` to zero where a ReLU's output ``active`` is, in place: one pass over memory."""
-    return torch.ops.aten.threshold_backward.grad_input(value, active, 0, grad_input=value)
+    return _threshold_backward(value, active, 0, grad_input=value)
