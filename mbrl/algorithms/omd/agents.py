@@ -189,7 +189,6 @@ class OMD(Agent):
 
     def __init__(self, settings: Settings, generators: Sequence[torch.Generator]):
         super().__init__(settings, generators)
-        self._start = self.w.flat.clone()
         self._adjoint: Adjoint = Identity()
         if settings.adjoint == "conjugate_gradient":
             self._adjoint = SeedwiseConjugateGradient(len(generators), settings.adjoint_iterations)
@@ -207,7 +206,7 @@ class OMD(Agent):
             taken = self._one_hot(batch.action)
             prediction = self._predicted(batch, taken)
             if not self._settings.warm_start:
-                self.w.flat.copy_(self._start)
+                self._begin_anew()
             if not self._settings.warm_opt:
                 self._w_adam.reset()
             for _ in range(self._settings.num_Q_steps):
@@ -221,6 +220,12 @@ class OMD(Agent):
                 self._theta_gradient,
             )
             self._theta_adam.step(self._theta_gradient.flat)
+
+    def _begin_anew(self) -> None:
+        """Draw other weights, for Q and its targets."""
+        drawn = self.q.network.initial(self._generators, self._settings.dtype, last_gain=_LAST_GAIN)
+        self.w.flat.copy_(drawn.flat)
+        self._w_.flat.copy_(drawn.flat)
 
     def _implicit_gradient(
         self, batch: Batch, taken: Tensor, prediction: Prediction

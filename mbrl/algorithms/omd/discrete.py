@@ -65,13 +65,13 @@ class DiscreteOMD:
         num_Q_steps: steps K of Q in an update; for omd, of the inner problem.
         num_T_steps: steps of the model in an update; for omd, each with its K steps of Q.
         double: two Q-functions, of which targets take the smaller.
-        hard: V is the maximum of Q instead.
+        hard: V is the maximum of Q instead, and policies are greedy.
         probabilistic: the model predicts a Gaussian, from which s' is sampled.
         learn_reward: whether r is predicted; otherwise Q is learned from the real one.
         warm_opt: omd: whether the inner optimiser remembers earlier updates, as it always does for
             mle and vep. Not to: with K = 1 its step is that of sign descent.
         warm_start: omd: whether the inner problem is solved from the last solution; otherwise from
-            the initial weights.
+            other random weights every time, as those of the target networks.
         adjoint: omd: the rule for the inverse Hessian in the implicit gradient; see
             :class:`~mbrl.ops.Identity`.
         damping: of the Hessian; for conjugate_gradient.

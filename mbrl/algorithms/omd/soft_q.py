@@ -38,7 +38,7 @@ class SoftQ:
         discount: gamma.
         alpha: temperature of the softmax policy.
         double: whether C = 2, otherwise 1.
-        hard: whether V is the maximum over a, the limit of zero temperature; the policy keeps its.
+        hard: whether V is the maximum over a and the policy greedy, the limits of alpha = 0.
 
     Attributes:
         network: the shape of w.
@@ -61,8 +61,10 @@ class SoftQ:
 
     def policy(self, w: Parameters, observation: Tensor) -> Tensor:
         """Return the probabilities softmax(mean_i Q_i / alpha), [S, B, n] -> [S, B, A]."""
-        values = self._apart(self.network.forward(w, observation).output)
-        return torch.softmax(values.mean(1) / self._alpha, -1)
+        values = self._apart(self.network.forward(w, observation).output).mean(1)
+        if self._hard:
+            return torch.nn.functional.one_hot(values.argmax(-1), values.shape[-1]).to(values.dtype)
+        return torch.softmax(values / self._alpha, -1)
 
     def target(self, w_: Parameters, following: Tensor, reward: Tensor, mask: Tensor) -> Target:
         """Return y for next observations [S, B, n], rewards and masks [S, B]."""

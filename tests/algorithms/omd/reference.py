@@ -58,7 +58,6 @@ class Reference:
         copies = 2 if settings.double else 1
         rows = range(seed * copies, (seed + 1) * copies)
         self.w, self.w_ = layers_of(agent.w, rows), layers_of(agent.w, rows)
-        self.start = [leaf.detach().clone() for leaf in leaves(self.w)]
         self.state = layers_of(agent.theta.state, [seed])
         self.reward = layers_of(agent.theta.reward, [seed])
         self.w_adam = torch.optim.Adam(leaves(self.w), lr=settings.lr)
@@ -98,11 +97,20 @@ class Reference:
             for old, new in zip(leaves(self.w_), leaves(self.w), strict=True):
                 old.copy_((1 - self.s.tau) * old + self.s.tau * new)
 
-    def omd(self, batch, noise=None):
+    def begin_anew(self, generator):
+        """Orthogonal weights, drawn network by network, layer by layer, for Q and its targets."""
+        with torch.no_grad():
+            for new, target in zip(self.w, self.w_, strict=True):
+                for layer, (weight, bias) in enumerate(new):
+                    gain = 0.01 if layer == len(new) - 1 else 2**0.5
+                    torch.nn.init.orthogonal_(weight, gain, generator=generator)
+                    bias.zero_()
+                    target[layer][0].copy_(weight)
+                    target[layer][1].zero_()
+
+    def omd(self, batch, noise=None, generator=None):
         if not self.s.warm_start:
-            with torch.no_grad():
-                for leaf, start in zip(leaves(self.w), self.start, strict=True):
-                    leaf.copy_(start)
+            self.begin_anew(generator)
         if not self.s.warm_opt:
             self.w_adam = torch.optim.Adam(leaves(self.w), lr=self.s.lr)
         following, reward, *_ = self.predict(batch, noise)

@@ -44,8 +44,6 @@ def made(kind, **changes):
         for bias in parameters.biases:
             bias.normal_(generator=torch.Generator().manual_seed(bias.shape[2])).mul_(0.3)
     agent.load_state_dict({**agent.state_dict(), "w_": agent.w.flat.clone()})
-    if kind == "omd":
-        agent._start.copy_(agent.w.flat)
     return agent, settings, own
 
 
@@ -76,7 +74,7 @@ def followed(agent, kind, settings, own, updates=3):
                 noises.append(None)
         if kind == "omd":
             for row, noise in zip(rows, noises, strict=True):
-                reference.omd(row, noise)
+                reference.omd(row, noise, generator)
         else:
             for first in range(0, len(rows), agent.batches):
                 part = slice(first, first + agent.batches)

@@ -18,8 +18,8 @@ from tests.tiny import resume, rows, same, same_runs, stored, summary
 TINY = {
     "seeds": 3,
     "updates": 3,
-    "steps": 40,
-    "random_steps": 50,
+    "steps": 20,
+    "random_steps": 25,
     "eval_episodes": 2,
     "batch_size": 16,
     "hidden_dim": 8,
@@ -56,7 +56,7 @@ EVERY = [
     {"agent": "omd"},
     {"agent": "mle"},
     {"agent": "vep"},
-    {"agent": "omd", "adjoint": "conjugate_gradient", "damping": 1.0, "adjoint_iterations": 5},
+    {"agent": "omd", "adjoint": "conjugate_gradient", "damping": 1.0, "adjoint_iterations": 3},
     {"agent": "omd", "probabilistic": True, "task": {"distractors": 2}},
     {"agent": "mle", "probabilistic": True, "double": False},
 ]
@@ -91,13 +91,13 @@ def test_what_an_update_measures():
         before = algorithm.state_dict()["agent"]["w"]
         found = algorithm.update()
         learned = not torch.equal(before, algorithm.state_dict()["agent"]["w"])
-        assert learned == (update > 0), "the first 50 steps are random, then one update each"
+        assert learned == (update > 0), "the first 25 steps are random, then one update each"
         each = [found[f"return_{seed}"] for seed in (3, 4, 5)]
         assert found["return_mean"] == pytest.approx(np.mean(each))
         assert found["return_std"] == pytest.approx(np.std(each))
-        assert found["env_steps"] == 40
+        assert found["env_steps"] == 20
     assert {"vals_Q", "loss_Q", "grad_norm_Q", "entropy", "next_obs_nll"} < found.keys()
-    assert algorithm.state_dict()["replay"]["rows"].shape == (120, 3, 4 + 1 + 1 + 4 + 1)
+    assert algorithm.state_dict()["replay"]["rows"].shape == (60, 3, 4 + 1 + 1 + 4 + 1)
 
 
 @pytest.mark.parametrize("kind", [("omd", 1), ("omd", 2), ("mle", 1), ("vep", 1)], ids=str)
@@ -119,7 +119,7 @@ def test_updates_are_one_a_step_after_the_random_ones(kind, monkeypatch):
     for _ in range(3):
         algorithm.update()
     each = {"omd": steps, "mle": 2, "vep": 2}[agent]
-    wanted = [(n, (3, 16)) for n in range(51, 121) for _ in range(each)]
+    wanted = [(n, (3, 16)) for n in range(26, 61) for _ in range(each)]
     assert sizes == wanted
 
 
@@ -131,7 +131,7 @@ def test_looking_at_a_run_does_not_change_it():
     assert same(often.state_dict()["agent"], seldom.state_dict()["agent"])
 
 
-@pytest.mark.parametrize("options", [EVERY[0], EVERY[2], {"agent": "omd", "buffer_size": 60}])
+@pytest.mark.parametrize("options", [EVERY[0], EVERY[2], {"agent": "omd", "buffer_size": 30}])
 def test_a_run_continues_bit_for_bit(tmp_path, options):
     reference = run(config(tmp_path, **options)).run_dir
     stopped = run(config(tmp_path, **options, updates=1)).run_dir
@@ -140,7 +140,7 @@ def test_a_run_continues_bit_for_bit(tmp_path, options):
     assert same_runs(reference, stopped)
     assert resume(stopped).summary["updates"] == 3, "nothing is left to do"
     assert len(rows(reference)) == 3
-    assert summary(reference)["env_steps"] == 120
+    assert summary(reference)["env_steps"] == 60
 
 
 def test_a_finished_run_hands_out_its_policies(tmp_path):
@@ -182,7 +182,7 @@ def test_what_is_no_longer_finite_is_refused_and_undone(monkeypatch):
     ("changes", "message"),
     [
         ({"agent": "oml"}, r"algorithm.agent: unknown value 'oml'; .*did you mean 'omd'"),
-        ({"batch_size": 51}, "batch_size must be at most random_steps and buffer_size, 50, got 51"),
+        ({"batch_size": 26}, "batch_size must be at most random_steps and buffer_size, 25, got 26"),
         ({"buffer_size": 8}, "batch_size must be at most random_steps and buffer_size, 8, got 16"),
         ({"alpha": 0.0}, "algorithm.alpha must be positive, got 0"),
         ({"discount": 1.1}, r"algorithm.discount must lie in \[0, 1\], got 1.1"),

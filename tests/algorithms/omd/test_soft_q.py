@@ -74,3 +74,9 @@ def test_the_policy_is_the_softmax_of_the_mean():
     for seed, (a, b) in enumerate([(4.0, 1.0), (0.25, 2.0)]):
         first = 1 / (1 + math.exp((b - a) / 0.5))
         np.testing.assert_allclose(found[seed, 0], [first, 1 - first], rtol=1e-12)
+
+
+def test_a_hard_policy_is_greedy():
+    q, w = linear_q(hard=True)
+    found = q.policy(w, columns([[2.0], [-1.0]], [[1.0], [3.0]]))
+    np.testing.assert_array_equal(found, [[[1, 0], [0, 1]], [[0, 1], [0, 1]]])
