@@ -6,6 +6,7 @@ from mbrl.algorithms import (
     LearnedMPC,
     ModelPredictiveControl,
     PolicyGradient,
+    TabularOMD,
     TrajectoryOptimization,
 )
 from mbrl.config import load_config
@@ -42,6 +43,7 @@ from mbrl.tasks import (
     register_reaching,
     register_residual,
     register_smooth,
+    register_tabular,
     register_torso,
     register_tracking,
 )
@@ -95,10 +97,12 @@ register_algorithm("mpc")(ModelPredictiveControl)
 register_algorithm("fit_dynamics")(FitDynamics)
 register_algorithm("learned_mpc")(LearnedMPC)
 register_algorithm("omd")(DiscreteOMD)
+register_algorithm("omd_tabular")(TabularOMD)
 register_planner("gradient_shooting")(GradientShooting)
 register_planner("variational")(Variational)
 register_smooth()
 register_cartpole()
+register_tabular()
 register_torso()
 register_reaching()
 register_tracking()

@@ -8,7 +8,14 @@ from collections.abc import Callable
 
 from mbrl.algorithms import Algorithm
 from mbrl.errors import one_line
-from mbrl.monitoring import Filmstrip, MonitorOptions, draw_open_loop, write_video
+from mbrl.monitoring import (
+    Filmstrip,
+    MonitorOptions,
+    draw_chart,
+    draw_open_loop,
+    write_columns,
+    write_video,
+)
 from mbrl.run_folder import RunFolder, whole
 from mbrl.signals import Interrupted
 from mbrl.tasks import Playback, Task
@@ -35,6 +42,7 @@ class Gallery:
         every: dict[str, tuple[int, Callable[[int, Exhibits], None]]] = {
             "plots": (options.plots.every, self._plot),
             "videos": (options.video.every, self._record),
+            "charts": (options.plots.every, self._chart),
         }
         self._kinds = {kind: found for kind, found in every.items() if found[0]}
 
@@ -44,7 +52,8 @@ class Gallery:
         if exhibits is None:
             return
         for kind, (every, show) in list(self._kinds.items()):
-            if update % every:
+            # Charts are of all updates so far, and so never without the last.
+            if update % every and not (kind == "charts" and update == algorithm.updates):
                 continue
             try:
                 show(update, exhibits())
@@ -58,6 +67,17 @@ class Gallery:
             return
         with whole(self._folder.plot(f"open_loop_{update:04}.png")) as path:
             draw_open_loop(exhibits.open_loop, path, f"open-loop prediction, update {update}")
+
+    def _chart(self, update: int, exhibits: Exhibits) -> None:
+        chart = exhibits.chart
+        if chart is None:
+            return
+        with (
+            whole(self._folder.plot(f"{chart.name}.csv")) as table,
+            whole(self._folder.plot(f"{chart.name}.png")) as picture,
+        ):
+            write_columns(chart.columns, table)
+            draw_chart(chart, picture)
 
     def _record(self, update: int, exhibits: Exhibits) -> None:
         if exhibits.episode is None:

@@ -118,11 +118,41 @@ class RecordedEpisode(NamedTuple):
     actions: Array  # (T, nu)
 
 
+class Curve(NamedTuple):
+    """A line with a band around it."""
+
+    label: str
+    x: Array  # (n)
+    mean: Array  # (n)
+    low: Array  # (n)
+    high: Array  # (n)
+
+
+class Panel(NamedTuple):
+    """Curves that share their axes."""
+
+    title: str
+    x_label: str
+    y_label: str
+    curves: Sequence[Curve]
+    x: float | None = None  # base of the logarithm that an axis is scaled by; None: linear
+    y: float | None = None
+
+
+class Chart(NamedTuple):
+    """Results as a picture and as a table: panels side by side, columns of equal length."""
+
+    name: str  # of the files
+    panels: Sequence[Panel]
+    columns: Mapping[str, Sequence[str | float]]
+
+
 class Exhibits(NamedTuple):
     """What is worth showing of an update."""
 
     open_loop: OpenLoop | None = None
     episode: RecordedEpisode | None = None
+    chart: Chart | None = None
 
 
 class Dynamics(Protocol):

@@ -4,7 +4,7 @@ from mbrl.algorithms.algorithm import Actor, Algorithm, Setting, StateActor
 from mbrl.algorithms.fit_dynamics import FitDynamics
 from mbrl.algorithms.learned_mpc import LearnedMPC
 from mbrl.algorithms.model_predictive_control import ModelPredictiveControl
-from mbrl.algorithms.omd import DiscreteOMD
+from mbrl.algorithms.omd import DiscreteOMD, TabularOMD
 from mbrl.algorithms.policy_gradient import PolicyGradient
 from mbrl.algorithms.trajectory_optimization import TrajectoryOptimization
 
@@ -18,5 +18,6 @@ __all__ = [
     "PolicyGradient",
     "Setting",
     "StateActor",
+    "TabularOMD",
     "TrajectoryOptimization",
 ]

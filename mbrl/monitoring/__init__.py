@@ -1,5 +1,6 @@
 """Monitoring: sinks of one stream of metrics, and of what else there is to show of a run."""
 
+from mbrl.monitoring.chart import chart_figure, draw_chart, write_columns
 from mbrl.monitoring.console import Console
 from mbrl.monitoring.csv_file import CsvFile
 from mbrl.monitoring.landscape import draw_surface
@@ -21,9 +22,12 @@ __all__ = [
     "Row",
     "Sink",
     "VideoOptions",
+    "chart_figure",
     "column_errors",
+    "draw_chart",
     "draw_open_loop",
     "draw_surface",
     "open_loop_figure",
+    "write_columns",
     "write_video",
 ]

@@ -14,10 +14,11 @@ from mbrl.errors import ArgumentError
 
 Values: TypeAlias = Tensor | dict[str, Tensor]  # one tensor, or parameters by name
 Names: TypeAlias = tuple[str, ...] | None  # of tensors; None: a single one
+Pullback: TypeAlias = Callable[[Tensor], Sequence[Tensor]]
 Condition: TypeAlias = Callable[..., Values]  # (w, theta, *constants) -> F, of the form of w
 
 # Whether a torch.func transform is running; assumed where torch does not say.
-_transforms_active: Callable[[], bool] = getattr(
+transforms_active: Callable[[], bool] = getattr(
     torch._C, "_are_functorch_transforms_active", lambda: True
 )
 
@@ -47,16 +48,18 @@ class AdjointSystem:
         constants: tuple[Any, ...] = (),
         damping: float = 0.0,
     ):
-        self.w, self.theta, self.constants, self.damping = w, theta, constants, damping
+        self.w: Any = w
+        self.theta: Any = theta
+        self.constants, self.damping = constants, damping
         self._condition = condition
 
     def times_transposed(self, vector: Tensor) -> Tensor:
         """Return A' v: one vector-Jacobian product of F."""
-        return self._pull(vector, retain_graph=True)[0] + self.damping * vector
+        return self._pull(vector)[0] + self.damping * vector
 
     def times(self, vector: Tensor) -> Tensor:
         """Return A v, in reverse mode alone: A' v is linear in v, and A its transpose."""
-        return self._push(vector, retain_graph=True)[0] + self.damping * vector
+        return self._push(vector)[0] + self.damping * vector
 
     def matrix(self) -> Tensor:
         """Return A, [n, n], by n vector-Jacobian products at once."""
@@ -71,21 +74,23 @@ class AdjointSystem:
 
     def by_theta(self, vector: Tensor) -> Values:
         """Return the gradient of <v, F> by theta, of the form of theta."""
-        pull: Any = torch.func.vjp(self._of_theta, self.theta)[1]
-        pulled: Values = pull(vector)[0]
-        return pulled
+        names = names_of(self.theta)
+        pull = _pullback(
+            lambda *leaves: self._of_theta(rebuilt(leaves, names)), leaves_of(self.theta)
+        )
+        return rebuilt(pull(vector), names)
 
     @functools.cached_property
-    def _pull(self) -> Any:
-        return torch.func.vjp(self._of_w, self._point())[1]
+    def _pull(self) -> Pullback:
+        return _pullback(self._of_w, [self._point()])
 
     @functools.cached_property
-    def _push(self) -> Any:
+    def _push(self) -> Pullback:
         point = self._point()
         # A pull of its own: torch.func cannot differentiate one whose vjp is over.
-        return torch.func.vjp(
-            lambda v: torch.func.vjp(self._of_w, point)[1](v)[0], torch.zeros_like(point)
-        )[1]
+        return _pullback(
+            lambda v: torch.func.vjp(self._of_w, point)[1](v)[0], [torch.zeros_like(point)]
+        )
 
     def _point(self) -> Tensor:
         return flat(self.w, self.w, "w")
@@ -169,7 +174,7 @@ class ConjugateGradient:
         enough = self.tolerance**2 * square
         for _ in range(self.iterations):
             active = square > enough
-            if not _transforms_active() and not active:
+            if not transforms_active() and not active:
                 break
             image = product(direction)
             step = torch.where(active, square / _nonzero(direction @ image, active), 0.0)
@@ -220,6 +225,20 @@ class Identity:
         return gradient
 
 
+def _pullback(function: Callable[..., Tensor], point: Sequence[Tensor]) -> Pullback:
+    """Return v -> v' d function / d point, of one or several tensors."""
+    if transforms_active():
+        pull: Any = torch.func.vjp(function, *point)[1]
+        return lambda vector: pull(vector, retain_graph=True)
+    # The same by autograd, whose overhead is a fraction: it counts where problems are small.
+    leaves = [tensor.detach().requires_grad_() for tensor in point]
+    with torch.enable_grad():
+        value = function(*leaves)
+    return lambda vector: torch.autograd.grad(
+        value, leaves, vector, retain_graph=True, materialize_grads=True
+    )
+
+
 def names_of(values: Values) -> Names:
     """Return what :func:`rebuilt` needs of the form."""
     return tuple(values) if isinstance(values, dict) else None
@@ -241,20 +260,29 @@ def flat(values: Values, like: Values, name: str) -> Tensor:
     Raises:
         ArgumentError: if the values, called ``name``, have another form.
     """
-    if _shapes(values) != _shapes(like):
+    if not _alike(values, like):
         raise ArgumentError(
             f"{name} must have the form of w, {_shapes(like)}, got {_shapes(values)}"
         )
-    ordered = [values[key] for key in like] if isinstance(values, dict) else [values]
-    return torch.cat([leaf.reshape(-1) for leaf in ordered])
+    if not isinstance(values, dict):
+        return values.reshape(-1)
+    return torch.cat([values[key].reshape(-1) for key in like])
 
 
 def _unflat(point: Tensor, like: Values) -> Values:
+    if not isinstance(like, dict):
+        return point.reshape(like.shape)
     leaves = leaves_of(like)
     parts = point.split([leaf.numel() for leaf in leaves])
     return rebuilt(
         [p.reshape(leaf.shape) for p, leaf in zip(parts, leaves, strict=True)], names_of(like)
     )
+
+
+def _alike(values: Values, like: Values) -> bool:
+    if isinstance(values, dict) and isinstance(like, dict):
+        return {k: v.shape for k, v in values.items()} == {k: v.shape for k, v in like.items()}
+    return isinstance(values, Tensor) and isinstance(like, Tensor) and values.shape == like.shape
 
 
 def _shapes(values: Values) -> Any:

@@ -6,8 +6,9 @@ what w* is, F(w*, theta) = 0. How the adjoint system is solved is an argument.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -23,10 +24,11 @@ from mbrl.ops.adjoints import (
     leaves_of,
     names_of,
     rebuilt,
+    transforms_active,
 )
 
-Solve: TypeAlias = Callable[..., Values]  # (theta, *constants) -> w*
-Pull: TypeAlias = Callable[..., Values]  # (z, w, theta, *constants) -> z' dF/dtheta
+W = TypeVar("W", Tensor, dict[str, Tensor])
+Theta = TypeVar("Theta", Tensor, dict[str, Tensor])
 
 _NO_SECOND = (
     "implicit gradients are first derivatives only: what the adjoint system leaves out of a second "
@@ -37,13 +39,13 @@ _NO_SECOND = (
 def implicit_gradient(
     condition: Condition,
     w: Values,
-    theta: Values,
+    theta: Theta,
     gradient: Values,
     *constants: Any,
     adjoint: Adjoint = Exact(),  # noqa: B008 (frozen)
     damping: float = 0.0,
-    pull: Pull | None = None,
-) -> Values:
+    pull: Callable[..., Theta] | None = None,
+) -> Theta:
     r"""Return the gradient by theta of an outer loss L(w*), where F(w*, theta) = 0.
 
     .. math:: \nabla_\theta L = -\nabla_\theta \langle z, F(w^*, \theta) \rangle,
@@ -80,19 +82,23 @@ def implicit_gradient(
         system = AdjointSystem(condition, w, theta, constants, damping)
         z = system.solution_of(adjoint, gradient)
         found = leaves_of(system.by_theta(z) if pull is None else pull(z, w, theta, *constants))
-    anchors = (*leaves_of(w), *leaves_of(theta), *leaves_of(gradient))
-    negated = _Negated.apply(len(found), *found, *anchors)
-    return rebuilt(negated, names_of(theta))
+    if torch.is_grad_enabled() or transforms_active():
+        anchors = (*leaves_of(w), *leaves_of(theta), *leaves_of(gradient))
+        negated = _Negated.apply(len(found), *found, *anchors)
+    else:  # nobody could differentiate it
+        negated = [-leaf for leaf in found]
+    result: Any = rebuilt(negated, names_of(theta))
+    return result
 
 
 def implicit_solution(
-    solve: Solve,
+    solve: Callable[..., W],
     condition: Condition,
     theta: Values,
     *constants: Values,
     adjoint: Adjoint = Exact(),  # noqa: B008 (frozen)
     damping: float = 0.0,
-) -> Values:
+) -> W:
     r"""Return w* = solve(theta), whose derivative is that of the solution of F(w*, theta) = 0.
 
     .. math:: \frac{dw^*}{d\theta} = -\Big(\frac{\partial F}{\partial w} + \lambda I\Big)^{-1}
@@ -114,7 +120,8 @@ def implicit_solution(
     """
     call = _Call(solve, condition, (theta, *constants), adjoint, damping)
     leaves = [leaf for values in (theta, *constants) for leaf in leaves_of(values)]
-    return rebuilt(_Solution.apply(call, *leaves), call.names)
+    solution: Any = rebuilt(_Solution.apply(call, *leaves), call.names)
+    return solution
 
 
 class _Call:
@@ -122,7 +129,7 @@ class _Call:
 
     def __init__(
         self,
-        solve: Solve,
+        solve: Callable[..., Values],
         condition: Condition,
         forms: tuple[Values, ...],
         adjoint: Adjoint,
@@ -200,3 +207,11 @@ class _Negated(torch.autograd.Function):
     @staticmethod
     def jvp(ctx: Any, *_: Any) -> Any:
         raise SecondDerivativeError(_NO_SECOND)
+
+
+# Function.apply binds arguments by the signature of forward, which it would otherwise parse anew at
+# every call; one that admits any arguments binds fastest.
+_ANY = inspect.Signature([inspect.Parameter("arguments", inspect.Parameter.VAR_POSITIONAL)])
+for _function in (_Solution, _Negated):
+    _forward: Any = _function.forward
+    _forward.__signature__ = _ANY

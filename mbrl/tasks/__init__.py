@@ -20,6 +20,7 @@ from mbrl.tasks.playback import Playback
 from mbrl.tasks.reaching import register_reaching
 from mbrl.tasks.residual import Expansion, ResidualCost, Success, register_residual
 from mbrl.tasks.smooth import register_smooth
+from mbrl.tasks.tabular import TabularMDP, TabularTask, register_tabular
 from mbrl.tasks.task import Task
 from mbrl.tasks.torch_task import TorchTask
 from mbrl.tasks.torso import register_torso
@@ -36,6 +37,8 @@ __all__ = [
     "ResidualCost",
     "Space",
     "Success",
+    "TabularMDP",
+    "TabularTask",
     "Task",
     "TorchTask",
     "collect",
@@ -49,6 +52,7 @@ __all__ = [
     "register_reaching",
     "register_residual",
     "register_smooth",
+    "register_tabular",
     "register_torso",
     "register_tracking",
 ]

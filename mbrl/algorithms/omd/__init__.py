@@ -1,5 +1,6 @@
-"""Optimal model design: models learned for the return that comes of them."""
+"""Optimal model design: models learned for what their optimal policies earn."""
 
 from mbrl.algorithms.omd.discrete import DiscreteOMD
+from mbrl.algorithms.omd.tabular import TabularOMD
 
-__all__ = ["DiscreteOMD"]
+__all__ = ["DiscreteOMD", "TabularOMD"]

@@ -236,7 +236,7 @@ class OMD(Agent):
         tape = self.q.network.forward(w, batch.observation)
         self.q.loss_gradient(w, tape, self.q.errors(tape, taken, y), self._w_gradient)
         inner = InnerProblem(self.q, w, self._w_, batch.observation, taken, batch.mask, tape)
-        found: Any = implicit_gradient(
+        found = implicit_gradient(
             inner.condition,
             w.flat,
             {"following": prediction.following, "reward": self._reward(batch, prediction)},
@@ -247,7 +247,7 @@ class OMD(Agent):
         )
         if not s.learn_reward:
             del found["reward"]
-        return dict(found)
+        return found
 
 
 class MLE(Agent):
