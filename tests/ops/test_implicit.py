@@ -104,31 +104,6 @@ def test_identity_leaves_the_inverse_out():
     np.testing.assert_allclose(found, B.T @ (w.detach() - TARGET), rtol=1e-12)
 
 
-def test_a_pull_in_closed_form_stands_for_differentiating_the_condition():
-    def unknown(w, theta, scale):
-        raise AssertionError
-
-    w, theta, gradient, scale = normal(N), normal(M), normal(N), torch.tensor(3.0)
-    found = implicit_gradient(
-        unknown,
-        w,
-        theta,
-        gradient,
-        scale,
-        adjoint=Identity(),
-        pull=lambda z, w, theta, scale: -scale * (z @ B),
-    )
-    wanted = implicit_gradient(
-        lambda w, theta, scale: w - scale * B @ theta,
-        w,
-        theta,
-        gradient,
-        scale.double(),
-        adjoint=Identity(),
-    )
-    np.testing.assert_allclose(found, wanted, rtol=1e-12)
-
-
 def test_a_neumann_series_approaches_the_exact_gradient_geometrically():
     theta, step = normal(M), 0.3
     solve, condition = linear(POSITIVE)
