@@ -1,7 +1,5 @@
 """Implicit gradients against closed forms, and against differences through solved problems."""
 
-import itertools
-
 import numpy as np
 import pytest
 import torch
@@ -16,151 +14,22 @@ from mbrl.ops import (
     implicit_gradient,
     implicit_solution,
 )
+from tests.ops.implicit_problems import (
+    NORMAL,
+    POSITIVE,
+    ROWS,
+    RULES,
+    TARGET,
+    B,
+    M,
+    N,
+    linear,
+    normal,
+    outer,
+)
 
 # torch itself, when forward mode is first used.
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
-
-N, M, ROWS = 5, 3, 4
-GENERATOR = np.random.default_rng(0)
-
-
-def normal(*shape, dtype=torch.float64):
-    return torch.from_numpy(GENERATOR.standard_normal(shape)).to(dtype)
-
-
-ROOT = normal(N, N) / N**0.5
-POSITIVE = ROOT @ ROOT.T + 0.5 * torch.eye(N, dtype=torch.float64)
-_Q, _ = torch.linalg.qr(normal(N, N))
-INDEFINITE = _Q @ torch.diag(torch.tensor([-2.0, -0.7, 0.4, 1.0, 3.0], dtype=torch.float64)) @ _Q.T
-UNSYMMETRIC = torch.eye(N, dtype=torch.float64) + 0.4 * normal(N, N)
-MATRICES = {"positive": POSITIVE, "indefinite": INDEFINITE, "unsymmetric": UNSYMMETRIC}
-B = normal(N, M)
-TARGET = normal(N)
-
-NORMAL = ConjugateGradient(iterations=60, tolerance=1e-13, normal=True)
-RULES = {
-    "exact": (Exact(), "positive indefinite unsymmetric"),
-    "cg": (ConjugateGradient(iterations=30, tolerance=1e-13), "positive"),
-    "cg on the normal equations": (NORMAL, "positive indefinite unsymmetric"),
-    "neumann": (Neumann(terms=400, step=0.3), "positive unsymmetric"),
-}
-CASES = [(rule, kind) for rule, (_, kinds) in RULES.items() for kind in kinds.split()]
-
-
-def linear(a):
-    """The problem A w = B theta."""
-    return (
-        lambda theta: torch.linalg.solve(a, B.to(a) @ theta),
-        lambda w, theta: a @ w - B.to(a) @ theta,
-    )
-
-
-def outer(w):
-    return (w - TARGET.to(w)).square().sum() / 2
-
-
-def solved_in_numpy(a, theta):
-    """The gradient of |A^-1 B theta - target|^2 / 2."""
-    map_ = np.linalg.solve(a.numpy(), B.numpy())
-    return map_.T @ (map_ @ theta.numpy() - TARGET.numpy())
-
-
-@pytest.mark.parametrize(("rule", "kind"), CASES)
-def test_the_gradient_of_a_linear_problem_is_the_closed_form(rule, kind):
-    a, theta = MATRICES[kind], normal(M).requires_grad_()
-    solve, condition = linear(a)
-    w = implicit_solution(solve, condition, theta, adjoint=RULES[rule][0])
-    np.testing.assert_allclose(a @ w.detach(), B @ theta.detach(), atol=1e-12)
-    (found,) = torch.autograd.grad(outer(w), theta)
-    np.testing.assert_allclose(found, solved_in_numpy(a, theta.detach()), rtol=1e-9, atol=1e-9)
-
-
-def test_conjugate_gradients_alone_do_not_solve_what_is_unsymmetric():
-    theta = normal(M).requires_grad_()
-    solve, condition = linear(UNSYMMETRIC)
-    plain = ConjugateGradient(iterations=60, tolerance=1e-13)
-    w = implicit_solution(solve, condition, theta, adjoint=plain)
-    (found,) = torch.autograd.grad(outer(w), theta)
-    expected = solved_in_numpy(UNSYMMETRIC, theta.detach())
-    assert not np.allclose(found, expected, rtol=0.1)
-
-
-@pytest.mark.parametrize(("rule", "kind"), CASES)
-def test_damping_is_added_to_the_jacobian(rule, kind):
-    a, theta, damping = MATRICES[kind], normal(M).requires_grad_(), 0.2
-    solve, condition = linear(a)
-    w = implicit_solution(solve, condition, theta, adjoint=RULES[rule][0], damping=damping)
-    (found,) = torch.autograd.grad(outer(w), theta)
-    error = np.linalg.solve(a.numpy(), (B @ theta.detach()).numpy()) - TARGET.numpy()
-    expected = B.numpy().T @ np.linalg.solve(a.numpy().T + damping * np.eye(N), error)
-    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9)
-
-
-def test_identity_leaves_the_inverse_out():
-    theta = normal(M).requires_grad_()
-    solve, condition = linear(POSITIVE)
-    w = implicit_solution(solve, condition, theta, adjoint=Identity(), damping=3.0)
-    (found,) = torch.autograd.grad(outer(w), theta)
-    np.testing.assert_allclose(found, B.T @ (w.detach() - TARGET), rtol=1e-12)
-
-
-def test_a_neumann_series_approaches_the_exact_gradient_geometrically():
-    theta, step = normal(M), 0.3
-    solve, condition = linear(POSITIVE)
-    w = solve(theta)
-    exact = implicit_gradient(condition, w, theta, w - TARGET)
-    terms = (1, 10, 20, 40, 80)
-    rules = [Neumann(terms=n, step=step) for n in terms]
-    errors = [
-        float((implicit_gradient(condition, w, theta, w - TARGET, adjoint=r) - exact).norm())
-        for r in rules
-    ]
-    first = implicit_gradient(condition, w, theta, w - TARGET, adjoint=rules[0])
-    np.testing.assert_allclose(first, step * B.T @ (w - TARGET), rtol=1e-12)
-    rate = float(torch.linalg.eigvalsh(torch.eye(N) - step * POSITIVE).abs().max())
-    bound = float(
-        torch.linalg.norm(B, 2) * torch.linalg.norm(torch.linalg.solve(POSITIVE, w - TARGET))
-    )
-    for n, error in zip(terms, errors, strict=True):
-        assert error <= bound * rate**n
-    assert all(late < early for early, late in itertools.pairwise(errors))
-
-
-def test_conjugate_gradients_are_exact_after_n_iterations_and_not_before():
-    theta = normal(M)
-    solve, condition = linear(POSITIVE)
-    w = solve(theta)
-    exact = implicit_gradient(condition, w, theta, w - TARGET)
-
-    def error(iterations):
-        rule = ConjugateGradient(iterations=iterations, tolerance=0.0)
-        found = implicit_gradient(condition, w, theta, w - TARGET, adjoint=rule)
-        return float((found - exact).norm() / exact.norm())
-
-    assert error(1) > 1e-3
-    assert error(N) < 1e-9
-    assert error(10 * N) < 1e-9  # going on after the solution is found does no harm
-
-
-def test_conjugate_gradients_stop_at_their_tolerance():
-    calls = []
-
-    def condition(w, theta):
-        calls.append(None)
-        return POSITIVE @ w - B @ theta
-
-    theta = normal(M)
-    w = linear(POSITIVE)[0](theta)
-    rule = ConjugateGradient(iterations=100, tolerance=0.3)
-    z = []
-
-    def recorded(system, gradient):
-        z.append(rule(system, gradient))
-        return z[0]
-
-    implicit_gradient(condition, w, theta, w - TARGET, adjoint=recorded)
-    residual = (POSITIVE @ z[0] - (w - TARGET)).norm() / (w - TARGET).norm()
-    assert 1e-9 < residual <= 0.3
 
 
 def ridge(weights, theta, inputs, targets):
@@ -440,17 +309,3 @@ def test_wrong_forms_are_named():
         implicit_gradient(lambda w, t: w[:4] * t.sum(), w, theta, w)
     with pytest.raises(ArgumentError, match=r"gradient must have the form of w, \[5\], got \{'a'"):
         implicit_gradient(lambda w, t: w * t.sum(), w, theta, {"a": w})
-
-
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda: ConjugateGradient(iterations=0), "iterations must be at least 1, got 0"),
-        (lambda: ConjugateGradient(tolerance=-1.0), "tolerance must be at least 0, got -1.0"),
-        (lambda: Neumann(terms=0), "terms must be at least 1, got 0"),
-        (lambda: Neumann(step=0.0), "step must be positive, got 0.0"),
-    ],
-)
-def test_options_out_of_range_are_named(make, message):
-    with pytest.raises(ArgumentError, match=message):
-        make()

@@ -298,7 +298,6 @@ def test_unknown_values_are_named(config):
 def study(name, tmp_path, *overrides):
     file = f"configs/omd_tabular_{name}.yaml"
     result = run(load_config(file, [f"output_dir={tmp_path}", *overrides]))
-    assert result.summary["wall_s"] < 600  # on a busy core; less than 60 by itself
     return table_of(result.run_dir / "plots" / f"omd_{name}.csv")
 
 
@@ -356,5 +355,7 @@ def test_the_study_of_noise(tmp_path):
         rows_ = [row for row in table if row["adjoint"] == adjoint]
         means, errors = by(rows_, "omd", "noise", "return")
         assert means[:2] == pytest.approx([1.027, 1.027], abs=0.01)
-        assert abs(means[2] - 0.9) < 2 * errors[2]
-        assert 0.65 - 2 * errors[3] < means[3] < 0.9
+        # The values to compare with are of 10 seeds: their errors are larger.
+        apart = 2 * errors * np.sqrt(1 + 60 / 10)
+        assert abs(means[2] - 0.9) < apart[2]
+        assert 0.65 - apart[3] < means[3] < 0.9
