@@ -258,6 +258,8 @@ class MLE(Agent):
     with the likelihood of s' in place of the first term if the model is probabilistic.
     """
 
+    _samples = False  # whether fitting samples next observations
+
     @property
     def batches(self) -> int:
         """A fresh one for every step of the model and of Q."""
@@ -279,8 +281,6 @@ class MLE(Agent):
             batch = draw()
             taken = self._one_hot(batch.action)
             self._learn_q(batch, taken, self._predicted(batch, taken))
-
-    _samples = False  # whether fitting samples next observations
 
     def _fit_states(self, batch: Batch, prediction: Prediction) -> None:
         """Write the gradient of the loss of next observations."""

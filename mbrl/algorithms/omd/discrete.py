@@ -187,10 +187,15 @@ class DiscreteOMD:
         """Let every environment take ``steps`` steps, learn after each, and evaluate."""
         before, added = self._all_but_memory(), self._replay.added
         self._advance()
-        if not bool(self._agent.w.flat.isfinite().all() & self._agent.theta.flat.isfinite().all()):
+        flats = self._agent.w.flat, self._agent.theta.flat
+        lost = ~torch.cat(flats, 1).isfinite().all(1)
+        if bool(lost.any()):
             self._restore_all_but_memory(before)
             self._replay.added = added
-            raise DivergenceError("the parameters of Q or of the model are no longer finite")
+            seeds = [
+                seed for seed, is_lost in zip(self._seeds, lost.tolist(), strict=True) if is_lost
+            ]
+            raise DivergenceError(f"parameters are no longer finite, those of seeds {seeds}")
         returns = returns_of(self._task, self._policy, self._eval_generators, self._episodes)
         each = returns.mean(1)
         measured = self._agent.measured(self._batch_to_measure())

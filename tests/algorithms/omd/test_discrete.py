@@ -168,7 +168,7 @@ def test_what_is_no_longer_finite_is_refused_and_undone(monkeypatch):
         self.w.flat[1, 3] = torch.inf
 
     monkeypatch.setattr(OMD, "update", update)
-    with pytest.raises(DivergenceError, match="no longer finite"):
+    with pytest.raises(DivergenceError, match=r"no longer finite, those of seeds \[1\]"):
         algorithm.update()
     assert same(before, algorithm.state_dict())
     monkeypatch.undo()
@@ -202,11 +202,10 @@ def test_a_task_that_does_not_fit_is_refused():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("agent", ["omd", "mle"])
-def test_the_pole_is_held_much_longer_than_by_chance(agent):
+def test_the_pole_is_held_much_longer_than_by_chance():
     options = {"hidden_dim": 32, "model_hidden_dim": 32, "batch_size": 256}
     algorithm = made(
-        agent=agent, seeds=2, steps=1500, random_steps=1000, eval_episodes=20, **options
+        agent="mle", seeds=2, steps=1500, random_steps=1000, eval_episodes=20, **options
     )
     by_chance = 22.0  # the mean return of uniform actions
     for _ in range(3):
