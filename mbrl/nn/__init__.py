@@ -5,6 +5,7 @@ from mbrl.nn.diagnostics import OneStepError, OpenLoopError, one_step_error, ope
 from mbrl.nn.dynamics_model import DynamicsModel, Prediction, Rollout
 from mbrl.nn.ensemble import PROPAGATIONS, EnsembleDynamics, Propagation
 from mbrl.nn.fitting import FitReport, Fitting, fit
+from mbrl.nn.flat_mlp import FlatMLP, Parameters, Tape
 from mbrl.nn.folded_ensemble import FoldedEnsemble, Futures
 from mbrl.nn.folding import FoldedMLP
 from mbrl.nn.gaussian import GaussianMLP, GaussianPolicy, OpenLoop
@@ -25,6 +26,7 @@ __all__ = [
     "EnsembleDynamics",
     "FitReport",
     "Fitting",
+    "FlatMLP",
     "FoldedEnsemble",
     "FoldedMLP",
     "Futures",
@@ -35,12 +37,14 @@ __all__ = [
     "OneStepError",
     "OpenLoop",
     "OpenLoopError",
+    "Parameters",
     "Policy",
     "Prediction",
     "Propagation",
     "Rollout",
     "RunningNormalizer",
     "Squash",
+    "Tape",
     "act",
     "find_device",
     "fit",

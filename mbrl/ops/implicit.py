@@ -44,6 +44,7 @@ def implicit_gradient(
     *constants: Any,
     adjoint: Adjoint = Exact(),  # noqa: B008 (frozen)
     damping: float = 0.0,
+    pull: Callable[..., Theta] | None = None,
 ) -> Theta:
     r"""Return the gradient by theta of an outer loss L(w*), where F(w*, theta) = 0.
 
@@ -66,6 +67,9 @@ def implicit_gradient(
         *constants: anything else that F needs.
         adjoint: the rule for z.
         damping: lambda.
+        pull: (z, w, theta, \*constants) -> the gradient of <z, F> by theta, of the form of theta,
+            in closed form; z is flat, its entries in the order of w. None: F is differentiated
+            automatically.
 
     Returns:
         The gradient, of the form of theta. It can be used under ``torch.func.vmap``, and cannot be
@@ -76,7 +80,8 @@ def implicit_gradient(
     """
     with torch.no_grad():
         system = AdjointSystem(condition, w, theta, constants, damping)
-        found = leaves_of(system.by_theta(system.solution_of(adjoint, gradient)))
+        z = system.solution_of(adjoint, gradient)
+        found = leaves_of(system.by_theta(z) if pull is None else pull(z, w, theta, *constants))
     if torch.is_grad_enabled() or transforms_active():
         anchors = (*leaves_of(w), *leaves_of(theta), *leaves_of(gradient))
         negated = _Negated.apply(len(found), *found, *anchors)

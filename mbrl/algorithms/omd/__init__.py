@@ -1,5 +1,6 @@
 """Optimal model design: models learned for what their optimal policies earn."""
 
+from mbrl.algorithms.omd.discrete import DiscreteOMD
 from mbrl.algorithms.omd.tabular import TabularOMD
 
-__all__ = ["TabularOMD"]
+__all__ = ["DiscreteOMD", "TabularOMD"]

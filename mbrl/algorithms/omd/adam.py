@@ -1,0 +1,74 @@
+"""Adam on one tensor that holds the parameters of many networks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mbrl.errors import ArgumentError
+
+
+class Adam:
+    r"""Kingma and Ba 2015, elementwise, and so for S seeds together what it is for each alone.
+
+    .. math:: m \leftarrow \beta_1 m + (1 - \beta_1) g, \qquad
+              v \leftarrow \beta_2 v + (1 - \beta_2) g^2, \qquad
+              x \leftarrow x - \frac{\eta \, m / (1 - \beta_1^t)}
+              {\sqrt{v / (1 - \beta_2^t)} + \epsilon}
+
+    Args:
+        values: x, changed in place.
+        lr: eta.
+        betas: decay rates.
+        eps: epsilon.
+
+    Raises:
+        ArgumentError: if the rate is not positive.
+    """
+
+    def __init__(
+        self,
+        values: Tensor,
+        *,
+        lr: float,
+        betas: Sequence[float] = (0.9, 0.999),
+        eps: float = 1e-8,
+    ):
+        if not lr > 0:
+            raise ArgumentError(f"lr must be positive, got {lr}")
+        self._values, self._lr, self._betas, self._eps = values, lr, betas, eps
+        self._first, self._second = torch.zeros_like(values), torch.zeros_like(values)
+        self._steps = 0
+
+    def step(self, gradient: Tensor) -> None:
+        """Take a step, by a gradient of the shape of the values."""
+        first, second = self._betas
+        self._steps += 1
+        self._first.lerp_(gradient, 1 - first)
+        self._second.mul_(second).addcmul_(gradient, gradient, value=1 - second)
+        deviation = (self._second / (1 - second**self._steps)).sqrt_().add_(self._eps)
+        rate = self._lr / (1 - first**self._steps)
+        self._values.addcdiv_(self._first, deviation, value=-rate)
+
+    def reset(self) -> None:
+        """Forget all gradients: the next step is lr in size wherever the gradient is not zero."""
+        self._first.zero_()
+        self._second.zero_()
+        self._steps = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what the next step depends on, beside the values."""
+        return {
+            "first": self._first.clone(),
+            "second": self._second.clone(),
+            "steps": self._steps,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what :meth:`state_dict` returned."""
+        self._first.copy_(state["first"])
+        self._second.copy_(state["second"])
+        self._steps = int(state["steps"])

@@ -1,0 +1,108 @@
+"""The inner problem of OMD: Q-functions learned from what a model predicts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mbrl.algorithms.omd.soft_q import SoftQ
+from mbrl.nn import Parameters, Tape
+from mbrl.ops import AdjointSystem
+
+
+@dataclass(frozen=True)
+class InnerProblem:
+    r"""Minimise the temporal-difference error under a model, of S seeds side by side.
+
+    .. math:: F(w, p) = \nabla_w L(w; p), \qquad p = (\hat s', \hat r)
+
+    with what the model predicts of a batch as the parameters p of the problem: theta reaches F
+    through p alone. The gradient of L is linear in the targets, so the gradient of <z, F> by p is
+    a derivative of Q along z, and one pass backwards through the target networks.
+
+    Attributes:
+        q: the Q-functions.
+        w: their parameters at the solution.
+        w_: those of the target networks.
+        observation: s, [S, B, n].
+        taken: actions, one-hot, [S, B, A].
+        mask: [S, B].
+        tape: of the networks at ``observation``.
+    """
+
+    q: SoftQ
+    w: Parameters
+    w_: Parameters
+    observation: Tensor
+    taken: Tensor
+    mask: Tensor
+    tape: Tape
+
+    def condition(self, w: Tensor, prediction: dict[str, Tensor]) -> Tensor:
+        """Return F, [S, P], differentiable in w and in the prediction."""
+        gradient: Any = torch.func.grad(self.q.inner_loss)
+        found: Tensor = gradient(
+            w, self.w_.flat, self.observation, self.taken, **prediction, mask=self.mask
+        )
+        return found
+
+    def pull(self, z: Tensor, w: Tensor, prediction: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return the gradient of <z, F> by the prediction, in closed form, at the solution.
+
+        Args:
+            z: [S * P].
+            w: the parameters of this problem.
+            prediction: ``following`` [S, B, n] and ``reward`` [S, B].
+        """
+        tangent = self.q.network.parameters(z.view_as(w))
+        by_target = self.q.cross_gradient(self.w, self.tape, self.taken, tangent)
+        target = self.q.target(self.w_, prediction["following"], prediction["reward"], self.mask)
+        following = self.q.target_gradient(self.w_, target, by_target)
+        return {"following": following, "reward": by_target}
+
+
+@dataclass(frozen=True)
+class SeedwiseConjugateGradient:
+    """Conjugate gradients (Hestenes and Stiefel 1952), of each seed's own system.
+
+    Each has step lengths of its own, and stops when its own residual is small enough. The Hessian
+    of a network's loss may be indefinite, which is not looked at.
+
+    Attributes:
+        seeds: S; the systems are the diagonal blocks of one.
+        iterations: at most.
+        tolerance: of the residual, relative to the right-hand side.
+    """
+
+    seeds: int
+    iterations: int = 100
+    tolerance: float = 1e-5
+
+    def __call__(self, system: AdjointSystem, gradient: Tensor) -> Tensor:
+        """Return the last iterates, [S * P]."""
+        residual = direction = gradient.view(self.seeds, -1)
+        z = torch.zeros_like(residual)
+        square = _dot(residual, residual)
+        enough = self.tolerance**2 * square
+        active = square > enough
+        for _ in range(self.iterations):
+            if not bool(active.any()):
+                break
+            image = system.times_transposed(direction.flatten()).view_as(z)
+            curvature = _dot(direction, image)
+            active = active & (curvature != 0)
+            step = torch.where(active, square / curvature, 0.0)
+            z, residual = z + step * direction, residual - step * image
+            following = _dot(residual, residual)
+            direction = torch.where(active, residual + following / square * direction, direction)
+            square = torch.where(active, following, square)
+            active = active & (square > enough)
+        return z.flatten()
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    """[S, P], [S, P] -> [S, 1]."""
+    return (a * b).sum(1, keepdim=True)

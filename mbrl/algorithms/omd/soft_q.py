@@ -1,0 +1,150 @@
+"""Soft Q-functions of discrete actions: targets, losses and what they depend on."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from mbrl.nn import FlatMLP, Parameters, Tape
+
+
+class Target(NamedTuple):
+    """Targets of a batch, and what their derivative takes."""
+
+    y: Tensor  # (S, B)
+    value: Tensor  # (S, B): V
+    scale: Tensor  # (S, B): dy/dV
+    tape: Tape  # of the target networks at the next observations
+
+
+class SoftQ:
+    r"""Double soft Q-learning (Haarnoja et al. 2017; Fujimoto et al. 2018) for S seeds at once.
+
+    .. math:: y = r + \gamma m V(s'), \qquad
+              V(s) = \alpha \log \sum_a \exp \tfrac1\alpha \min_i \bar Q_i(s, a), \qquad
+              L = \frac1C \sum_{i=1}^C \frac1B \sum_b (Q_i(s_b, a_b) - y_b)^2
+
+    with networks Q_i of parameters w, target networks of parameters w_, and m = 0 where an episode
+    terminated. Where y is differentiated it is by r and s' alone.
+
+    Args:
+        observation_size: n.
+        actions: how many there are, A.
+        hidden: widths of the hidden layers.
+        discount: gamma.
+        alpha: temperature of the softmax policy.
+        double: whether C = 2, otherwise 1.
+        hard: whether V is the maximum over a and the policy greedy, the limits of alpha = 0.
+
+    Attributes:
+        network: the shape of w.
+    """
+
+    def __init__(
+        self,
+        observation_size: int,
+        actions: int,
+        *,
+        hidden: Sequence[int],
+        discount: float,
+        alpha: float,
+        double: bool = True,
+        hard: bool = False,
+    ):
+        self._copies = 2 if double else 1
+        self.network = FlatMLP(observation_size, actions, hidden=hidden, copies=self._copies)
+        self._discount, self._alpha, self._hard = discount, alpha, hard
+
+    def policy(self, w: Parameters, observation: Tensor) -> Tensor:
+        """Return the probabilities softmax(mean_i Q_i / alpha), [S, B, n] -> [S, B, A]."""
+        values = self._apart(self.network.forward(w, observation).output).mean(1)
+        if self._hard:
+            return torch.nn.functional.one_hot(values.argmax(-1), values.shape[-1]).to(values.dtype)
+        return torch.softmax(values / self._alpha, -1)
+
+    def target(self, w_: Parameters, following: Tensor, reward: Tensor, mask: Tensor) -> Target:
+        """Return y for next observations [S, B, n], rewards and masks [S, B]."""
+        tape = self.network.forward(w_, following)
+        scale = self._discount * mask
+        value = self._value(self._apart(tape.output))
+        return Target(reward + scale * value, value, scale, tape)
+
+    def target_gradient(self, w_: Parameters, target: Target, cotangent: Tensor) -> Tensor:
+        """Return the gradient of <v, y> by the next observations, [S, B, n], for v [S, B]."""
+        values = self._apart(target.tape.output)
+        least = values.amin(1)
+        if self._hard:
+            chosen = (least == target.value[..., None]).to(least.dtype)
+        else:
+            chosen = ((least - target.value[..., None]) / self._alpha).exp_()
+        weight = ((cotangent * target.scale)[..., None] * chosen).unsqueeze(1)
+        pulled = torch.where(values == least.unsqueeze(1), weight, 0.0)
+        return self.network.input_gradient(w_, target.tape, pulled.flatten(0, 1))
+
+    def errors(self, tape: Tape, taken: Tensor, y: Tensor) -> Tensor:
+        """Return Q_i(s, a) - y, [S, C, B, A], zero but for the actions that were taken.
+
+        Args:
+            tape: of the networks at the observations.
+            taken: actions, one-hot, [S, B, A].
+            y: [S, B].
+        """
+        return (self._apart(tape.output) - y[:, None, :, None]).mul_(taken.unsqueeze(1))
+
+    def loss(self, errors: Tensor) -> Tensor:
+        """Return L of every seed, [S]."""
+        return errors.square().sum((1, 2, 3)) / (self._copies * errors.shape[2])
+
+    def loss_gradient(self, w: Parameters, tape: Tape, errors: Tensor, out: Parameters) -> None:
+        """Write the gradient of L by w, y constant, to ``out``."""
+        scaled = errors * (2 / (self._copies * errors.shape[2]))
+        self.network.gradient(w, tape, scaled.flatten(0, 1), out)
+
+    def cross_gradient(
+        self, w: Parameters, tape: Tape, taken: Tensor, tangent: Parameters
+    ) -> Tensor:
+        r"""Return :math:`\partial_y \langle z, \nabla_w L \rangle`, [S, B].
+
+        The gradient of L is linear in y: what multiplies -y is the derivative of Q along z.
+
+        Args:
+            w: parameters.
+            tape: of the networks at the observations.
+            taken: as for :meth:`errors`.
+            tangent: z.
+        """
+        moved = self._apart(self.network.derivative(w, tape, tangent))
+        return (moved.sum(1) * taken).sum(-1).mul_(-2 / (self._copies * taken.shape[1]))
+
+    def inner_loss(
+        self,
+        w: Tensor,
+        w_: Tensor,
+        observation: Tensor,
+        taken: Tensor,
+        following: Tensor,
+        reward: Tensor,
+        mask: Tensor,
+    ) -> Tensor:
+        """Return the sum of L over seeds, of parameters [S, P], for torch to differentiate."""
+        value = self._value(self._apart(self.network.apply(w_, following)))
+        y = reward + self._discount * mask * value
+        errors = self._apart(self.network.apply(w, observation)) - y[:, None, :, None]
+        return self.loss(errors * taken.unsqueeze(1)).sum()
+
+    def _apart(self, output: Tensor) -> Tensor:
+        """[S * C, B, A] -> [S, C, B, A]."""
+        return output.view(-1, self._copies, *output.shape[1:])
+
+    def _value(self, values: Tensor) -> Tensor:
+        """[S, C, B, A] -> [S, B]."""
+        least = values.amin(1)
+        if self._hard:
+            return least.amax(-1)
+        # A reduction along so short an axis would take longer than the networks' layers.
+        scaled = (least / self._alpha).unbind(-1)
+        return self._alpha * functools.reduce(torch.logaddexp, scaled)

@@ -1,0 +1,116 @@
+"""The inner problem's adjoint, and its closed forms against automatic differentiation."""
+
+import numpy as np
+import pytest
+import torch
+
+from mbrl.algorithms.omd.inner import InnerProblem, SeedwiseConjugateGradient
+from mbrl.algorithms.omd.soft_q import SoftQ
+from mbrl.ops import AdjointSystem, Identity, implicit_gradient
+
+SEEDS, BATCH, N, A = 2, 4, 3, 2
+
+
+def normal(*size, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(size, generator=generator, dtype=torch.float64)
+
+
+@pytest.fixture(params=[(True, False), (True, True), (False, False)], ids=str)
+def problem(request):
+    double, hard = request.param
+    q = SoftQ(N, A, hidden=(6, 5), discount=0.9, alpha=0.4, double=double, hard=hard)
+    w, w_ = (q.network.parameters(0.6 * normal(SEEDS, q.network.size, seed=s)) for s in (1, 2))
+    observation = normal(SEEDS, BATCH, N, seed=3)
+    taken = torch.eye(A, dtype=torch.float64)[torch.tensor([[0, 1, 1, 0], [1, 1, 0, 1]])]
+    mask = torch.tensor([[1.0, 1, 0, 1], [1, 0, 1, 1]], dtype=torch.float64)
+    tape = q.network.forward(w, observation)
+    return InnerProblem(q, w, w_, observation, taken, mask, tape)
+
+
+def predicted():
+    return {"following": normal(SEEDS, BATCH, N, seed=4), "reward": normal(SEEDS, BATCH, seed=5)}
+
+
+def test_the_condition_is_the_gradient_that_q_descends(problem):
+    q, found = problem.q, predicted()
+    target = q.target(problem.w_, found["following"], found["reward"], problem.mask)
+    written = q.network.zeros(SEEDS, torch.float64)
+    q.loss_gradient(
+        problem.w, problem.tape, q.errors(problem.tape, problem.taken, target.y), written
+    )
+    torch.testing.assert_close(problem.condition(problem.w.flat, found), written.flat)
+
+
+def test_the_pull_in_closed_form_is_that_of_automatic_differentiation(problem):
+    z, found = normal(SEEDS, problem.q.network.size, seed=6), predicted()
+    _, pull = torch.func.vjp(lambda p: problem.condition(problem.w.flat, p), found)
+    closed = problem.pull(z.flatten(), problem.w.flat, found)
+    for name, wanted in pull(z)[0].items():
+        assert float(wanted.abs().max()) > 1e-3
+        torch.testing.assert_close(closed[name], wanted)
+
+
+def test_the_pull_in_closed_form_is_that_of_differences(problem):
+    z, found, eps = normal(SEEDS, problem.q.network.size, seed=6), predicted(), 1e-6
+    closed = problem.pull(z.flatten(), problem.w.flat, found)
+    for name, values in found.items():
+        wanted = np.zeros(values.shape)
+        for index in np.ndindex(*values.shape):
+            sides = []
+            for sign in (1, -1):
+                moved = {key: value.clone() for key, value in found.items()}
+                moved[name][index] += sign * eps
+                sides.append(float((z * problem.condition(problem.w.flat, moved)).sum()))
+            wanted[index] = (sides[0] - sides[1]) / (2 * eps)
+        np.testing.assert_allclose(closed[name], wanted, rtol=1e-6, atol=1e-8)
+
+
+def test_the_implicit_gradient_takes_both(problem):
+    g, found = normal(SEEDS, problem.q.network.size, seed=7), predicted()
+    plain, closed = (
+        implicit_gradient(
+            problem.condition, problem.w.flat, found, g, adjoint=Identity(), pull=pull
+        )
+        for pull in (None, problem.pull)
+    )
+    for name in found:
+        torch.testing.assert_close(plain[name], closed[name])
+
+
+def blocks(seeds=3, n=6):
+    """Symmetric systems of seeds, very different in size and condition, as one."""
+    roots = normal(seeds, n, n, seed=8)
+    matrices = roots @ roots.mT + 0.1 * torch.eye(n, dtype=torch.float64)
+    matrices *= torch.tensor([1.0, 100.0, 1e-3], dtype=torch.float64)[:, None, None]
+    w, right = torch.zeros(seeds, n, dtype=torch.float64), normal(seeds, n, seed=9)
+    return matrices, AdjointSystem(lambda w, _: (matrices @ w[..., None])[..., 0], w, w), right
+
+
+def test_conjugate_gradients_solve_every_seeds_own_system():
+    matrices, system, right = blocks()
+    rule = SeedwiseConjugateGradient(3, iterations=60, tolerance=1e-12)
+    found = rule(system, right.flatten()).view(3, -1)
+    wanted = np.linalg.solve(matrices.numpy(), right.numpy()[..., None])[..., 0]
+    np.testing.assert_allclose(found, wanted, rtol=1e-6)
+
+
+@pytest.mark.parametrize("iterations", [1, 2, 4])
+def test_a_seeds_iterates_are_its_own(iterations):
+    matrices, system, right = blocks()
+    right[1] = 0.0
+    found = SeedwiseConjugateGradient(3, iterations)(system, right.flatten()).view(3, -1)
+    assert not bool(found[1].any())
+    for seed in (0, 2):
+        alone = AdjointSystem(
+            lambda w, _, seed=seed: matrices[seed] @ w, torch.zeros_like(right[seed]), right[seed]
+        )
+        single = SeedwiseConjugateGradient(1, iterations)(alone, right[seed])
+        torch.testing.assert_close(found[seed], single, rtol=1e-9, atol=1e-12)
+        # The minimiser of the quadratic in the Krylov space, by least squares.
+        a, b = matrices[seed].numpy(), right[seed].numpy()
+        space, _ = np.linalg.qr(
+            np.stack([np.linalg.matrix_power(a, k) @ b for k in range(iterations)], 1)
+        )
+        wanted = space @ np.linalg.solve(space.T @ a @ space, space.T @ b)
+        np.testing.assert_allclose(found[seed], wanted, rtol=1e-5)
