@@ -39,6 +39,11 @@ MBRL_INLINE void store(T* at, const Vector<T>& v) {
   *reinterpret_cast<typename VectorOf<T>::anywhere*>(at) = v;
 }
 
+template <class T>
+MBRL_INLINE Vector<T> all(T x) {
+  return x - Vector<T>{};  // the compiler sees that nothing is subtracted
+}
+
 // Where ``active`` is not positive, zero; a NaN counts as positive.
 template <class V>
 MBRL_INLINE V cut(V value, V active) {
@@ -88,14 +93,14 @@ MBRL_INLINE void store(T* at, const Vector<T>& v) {
   std::memcpy(at, v.lane, sizeof v.lane);
 }
 
-#endif
-
 template <class T>
 MBRL_INLINE Vector<T> all(T x) {
   Vector<T> v;
-  for (int i = 0; i < kLanes<T>; i++) v[i] = x;
+  for (int i = 0; i < kLanes<T>; i++) v.lane[i] = x;
   return v;
 }
+
+#endif
 
 #if defined(__has_builtin)
 #if __has_builtin(__builtin_shufflevector)

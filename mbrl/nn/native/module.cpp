@@ -4,6 +4,8 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
+#include <new>
 #include <stdexcept>
 #include <string>
 #include <type_traits>
@@ -67,6 +69,24 @@ T* piece(const char* name, const py::array& array, const Shape& shape) {
   return static_cast<T*>(const_cast<void*>(array.data()));
 }
 
+// Room for panels, whose lines do not straddle the cache's.
+template <class T>
+class Scratch {
+ public:
+  explicit Scratch(const Network& network)
+      : at_(static_cast<T*>(::operator new(
+            static_cast<size_t>(kScratchPanels) * kBlock * network.widest() * sizeof(T), kLine))) {}
+  ~Scratch() { ::operator delete(at_, kLine); }
+  Scratch(const Scratch&) = delete;
+  Scratch& operator=(const Scratch&) = delete;
+
+  T* at() const { return at_; }
+
+ private:
+  static constexpr std::align_val_t kLine{64};
+  T* at_;
+};
+
 // A network of some widths, and a variant of the code.
 class Bound {
  public:
@@ -91,10 +111,10 @@ class Bound {
       T* const to_inputs = piece<T>("inputs", inputs, shape_of_inputs(seeds, batch));
       T* const to_hidden = piece<T>("hidden", hidden, shape_of_hidden(seeds, batch));
       T* const to_output = piece<T>("output", output, shape_of_output(seeds, batch));
-      std::vector<T> scratch(scratch_size());
+      const Scratch<T> scratch(network_);
       py::gil_scoped_release release;
       passes_of<T>(*variant_).forward(network_, seeds, batch, parameters, x, to_inputs, to_hidden,
-                                      to_output, scratch.data());
+                                      to_output, scratch.at());
     });
   }
 
@@ -107,10 +127,10 @@ class Bound {
       const T* active = piece<T>("hidden", hidden, shape_of_hidden(seeds, batch));
       const auto v = cube<T>("cotangent", cotangent, shape_of_cotangent(seeds, batch));
       const auto to = rows<T, T>("out", out, shape_of_parameters(seeds));
-      std::vector<T> scratch(scratch_size());
+      const Scratch<T> scratch(network_);
       py::gil_scoped_release release;
       passes_of<T>(*variant_).gradient(network_, seeds, batch, parameters, x, active, v, to,
-                                       scratch.data());
+                                       scratch.at());
     });
   }
 
@@ -122,10 +142,10 @@ class Bound {
       const T* active = piece<T>("hidden", hidden, shape_of_hidden(seeds, batch));
       const auto v = cube<T>("cotangent", cotangent, shape_of_cotangent(seeds, batch));
       T* const to = piece<T>("out", out, {seeds, network_.widths.front(), batch});
-      std::vector<T> scratch(scratch_size());
+      const Scratch<T> scratch(network_);
       py::gil_scoped_release release;
       passes_of<T>(*variant_).input_gradient(network_, seeds, batch, parameters, active, v, to,
-                                             scratch.data());
+                                             scratch.at());
     });
   }
 
@@ -138,10 +158,10 @@ class Bound {
       const T* active = piece<T>("hidden", hidden, shape_of_hidden(seeds, batch));
       const auto z = rows<T, const T>("tangent", tangent, shape_of_parameters(seeds));
       T* const to = piece<T>("out", out, shape_of_output(seeds, batch));
-      std::vector<T> scratch(scratch_size());
+      const Scratch<T> scratch(network_);
       py::gil_scoped_release release;
       passes_of<T>(*variant_).derivative(network_, seeds, batch, parameters, x, active, z, to,
-                                         scratch.data());
+                                         scratch.at());
     });
   }
 
@@ -158,9 +178,6 @@ class Bound {
     }
   }
 
-  size_t scratch_size() const {
-    return static_cast<size_t>(kScratchPanels) * kBlock * network_.widest();
-  }
   Shape shape_of_parameters(int seeds) const {
     return {seeds, network_.copies * network_.size()};
   }
