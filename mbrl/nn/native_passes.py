@@ -40,7 +40,6 @@ class NativePasses:
 
     def __init__(self, stack: Stack, variant: str | None = None):
         module: Any = _NATIVE
-        self._stack, self._block = stack, module.BLOCK
         self._network = module.Network(stack.widths, stack.copies, variant or module.VARIANTS[0])
 
     @staticmethod
@@ -51,42 +50,28 @@ class NativePasses:
     @staticmethod
     def take(value: Tensor) -> bool:
         """Whether tensors like this one can be used."""
-        return value.dtype in (torch.float32, torch.float64) and value.device.type == "cpu"
+        return value.dtype in (torch.float32, torch.float64) and value.is_cpu
 
     def forward(self, parameters: Parameters, value: Tensor) -> Tape:
         """[S, B, inputs] -> outputs [E, B, outputs]."""
-        seeds, batch, _ = value.shape
-        members, widths = seeds * self._stack.copies, self._stack.widths
-        blocks = -(-batch // self._block)
-        inputs = value.new_empty((seeds, blocks, widths[0], self._block))
-        hidden = value.new_empty((members, blocks, sum(widths[1:-1]), self._block))
-        output = value.new_empty((members, widths[-1], batch))
-        self._network.forward(*map(_array, (parameters.flat, value, inputs, hidden, output)))
-        return Tape([inputs, hidden], output.mT)
+        record, output = self._network.forward(parameters.array, _array(value))
+        return Tape(record, torch.from_numpy(output).mT)
 
     def gradient(
         self, parameters: Parameters, tape: Tape, cotangent: Tensor, out: Parameters
     ) -> None:
         """Write the gradient by the parameters to ``out``."""
-        given = parameters.flat, *tape.inputs, cotangent, out.flat
-        self._network.gradient(*map(_array, given))
+        self._network.gradient(parameters.array, tape.record, _array(cotangent), out.array)
 
     def input_gradient(self, parameters: Parameters, tape: Tape, cotangent: Tensor) -> Tensor:
         """Return the gradient by the input, [S, B, inputs]."""
-        members, batch, _ = cotangent.shape
-        seeds = members // self._stack.copies
-        found = cotangent.new_empty((seeds, self._stack.widths[0], batch))
-        self._network.input_gradient(
-            *map(_array, (parameters.flat, tape.inputs[1], cotangent, found))
-        )
-        return found.mT
+        found = self._network.input_gradient(parameters.array, tape.record, _array(cotangent))
+        return torch.from_numpy(found).mT
 
     def derivative(self, parameters: Parameters, tape: Tape, tangent: Parameters) -> Tensor:
         """Return the derivative along ``tangent``, [E, B, outputs]."""
-        found = torch.empty_like(tape.output.mT)
-        given = parameters.flat, *tape.inputs, tangent.flat, found
-        self._network.derivative(*map(_array, given))
-        return found.mT
+        found = self._network.derivative(parameters.array, tape.record, tangent.array)
+        return torch.from_numpy(found).mT
 
 
 def _array(tensor: Tensor) -> Any:

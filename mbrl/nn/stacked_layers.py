@@ -6,9 +6,10 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 _threshold_backward = torch.ops.aten.threshold_backward.grad_input
@@ -53,6 +54,7 @@ class Parameters:
         flat: [S, P]. To be changed in place only: the others are views of it.
         weights: by layer, [S * copies, inputs, outputs] each.
         biases: by layer, [S * copies, 1, outputs] each.
+        array: ``flat`` as NumPy sees it.
     """
 
     def __init__(self, flat: Tensor, stack: Stack):
@@ -67,6 +69,11 @@ class Parameters:
         return self._pieces[1]
 
     @cached_property
+    def array(self) -> NDArray[Any]:  # noqa: D102 (an attribute)
+        found: NDArray[Any] = self.flat.detach().numpy()
+        return found
+
+    @cached_property
     def _pieces(self) -> tuple[list[Tensor], list[Tensor]]:
         weights, biases = zip(*self._stack.pieces(self.flat), strict=True)
         return list(weights), list(biases)
@@ -75,7 +82,7 @@ class Parameters:
 class Tape(NamedTuple):
     """What a forward pass leaves for its derivatives; E = S * copies."""
 
-    inputs: list[Tensor]  # of the layers, laid out as the passes like it
+    record: Any  # what the passes that made it keep of the layers
     output: Tensor  # (E, B, outputs)
 
 
@@ -103,7 +110,7 @@ class TorchPasses:
         """Write the gradient by the parameters to ``out``."""
         for layer in reversed(range(self._layers)):
             # Not out=: only a product that lies in one piece is taken in one call.
-            out.weights[layer].copy_(torch.bmm(tape.inputs[layer].mT, cotangent))
+            out.weights[layer].copy_(torch.bmm(tape.record[layer].mT, cotangent))
             torch.sum(cotangent, 1, keepdim=True, out=out.biases[layer])
             if layer:
                 cotangent = _pulled(parameters, tape, cotangent, layer)
@@ -118,7 +125,7 @@ class TorchPasses:
     def derivative(self, parameters: Parameters, tape: Tape, tangent: Parameters) -> Tensor:
         """Return the derivative along ``tangent``, [E, B, outputs]."""
         moved: Tensor | None = None
-        for layer, inputs in enumerate(tape.inputs):
+        for layer, inputs in enumerate(tape.record):
             change = torch.baddbmm(tangent.biases[layer], inputs, tangent.weights[layer])
             if moved is not None:
                 change.baddbmm_(_cut(moved, inputs), parameters.weights[layer])
@@ -128,7 +135,7 @@ class TorchPasses:
 
 def _pulled(parameters: Parameters, tape: Tape, cotangent: Tensor, layer: int) -> Tensor:
     """Return the cotangent of what comes out of the layer before this one."""
-    return _cut(torch.bmm(cotangent, parameters.weights[layer].mT), tape.inputs[layer])
+    return _cut(torch.bmm(cotangent, parameters.weights[layer].mT), tape.record[layer])
 
 
 def _cut(value: Tensor, active: Tensor) -> Tensor:

@@ -5,6 +5,7 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
+#include <memory>
 #include <new>
 #include <stdexcept>
 #include <string>
@@ -37,7 +38,7 @@ void check(const char* name, const py::array& array, const Shape& shape) {
   std::string expected;
   for (const py::ssize_t size : shape) expected += " " + std::to_string(size);
   throw std::invalid_argument(std::string(name) + " must have the shape (" + expected +
-                              " ) and the precision of theta");
+                              " ) and all the same precision, single or double");
 }
 
 template <class T>
@@ -49,46 +50,71 @@ Cube<const T> cube(const char* name, const py::array& array, const Shape& shape)
   return {static_cast<const T*>(array.data()), stride(0), stride(1), stride(2)};
 }
 
-// Parameters of a network per row; Q is const T for those that are read.
-template <class T, class Q>
-Rows<Q> rows(const char* name, const py::array& array, const Shape& shape) {
-  check<T>(name, array, shape);
-  const py::ssize_t size = sizeof(T);
-  if (array.strides(1) != size && shape[1] > 1) {
-    throw std::invalid_argument(std::string(name) + " must have rows that lie in one piece");
-  }
-  return {static_cast<Q*>(const_cast<void*>(array.data())), array.strides(0) / size};
-}
-
-template <class T>
-T* piece(const char* name, const py::array& array, const Shape& shape) {
-  check<T>(name, array, shape);
-  if (!(array.flags() & py::array::c_style)) {
-    throw std::invalid_argument(std::string(name) + " must lie in one piece");
-  }
-  return static_cast<T*>(const_cast<void*>(array.data()));
-}
-
-// Room for panels, whose lines do not straddle the cache's.
-template <class T>
-class Scratch {
+// Memory whose panels' lines do not straddle those of the cache.
+class Memory {
  public:
-  explicit Scratch(const Network& network)
-      : at_(static_cast<T*>(::operator new(
-            static_cast<size_t>(kScratchPanels) * kBlock * network.widest() * sizeof(T), kLine))) {}
-  ~Scratch() { ::operator delete(at_, kLine); }
-  Scratch(const Scratch&) = delete;
-  Scratch& operator=(const Scratch&) = delete;
+  explicit Memory(size_t bytes) : at_(::operator new(bytes, kLine)) {}
+  ~Memory() { ::operator delete(at_, kLine); }
+  Memory(const Memory&) = delete;
+  Memory& operator=(const Memory&) = delete;
 
-  T* at() const { return at_; }
+  void* at() const { return at_; }
 
  private:
   static constexpr std::align_val_t kLine{64};
-  T* at_;
+  void* at_;
+};
+
+// What a forward pass leaves: panels of the input and of the hidden layers.
+struct Tape {
+  Tape(const Network& network, int seeds, int batch, size_t item)
+      : seeds(seeds),
+        batch(batch),
+        item(item),
+        inputs(seeds * blocks_of(batch) * item * kBlock * network.widths.front()),
+        hidden(seeds * network.copies * blocks_of(batch) * item * kBlock * network.hidden()) {}
+
+  int seeds, batch;
+  size_t item;  // bytes of a number
+  Memory inputs, hidden;
 };
 
 // A network of some widths, and a variant of the code.
 class Bound {
+  template <class T>
+  struct Scratch : Memory {
+    explicit Scratch(const Network& network)
+        : Memory(sizeof(T) * kScratchPanels * kBlock * network.widest()) {}
+    T* at() const { return static_cast<T*>(Memory::at()); }
+  };
+
+  template <class F>
+  static auto in_precision(size_t item, F f) {
+    return item == sizeof(float) ? f(float()) : f(double());
+  }
+
+  template <class T>
+  static py::array_t<T> made(int leading, int columns, int batch) {
+    return py::array_t<T>(Shape{leading, columns, batch});
+  }
+
+  template <class T, class Q>
+  Rows<Q> parameters_of(const char* name, const py::array& array, int seeds) const {
+    const Shape shape{seeds, network_.copies * network_.size()};
+    check<T>(name, array, shape);
+    const py::ssize_t size = sizeof(T);
+    if (array.strides(1) != size && shape[1] > 1) {
+      throw std::invalid_argument(std::string(name) + " must have rows that lie in one piece");
+    }
+    return {static_cast<Q*>(const_cast<void*>(array.data())), array.strides(0) / size};
+  }
+
+  template <class T>
+  Cube<const T> cotangent_of(const py::array& cotangent, const Tape& tape) const {
+    return cube<T>("cotangent", cotangent,
+                   {tape.seeds * network_.copies, tape.batch, network_.widths.back()});
+  }
+
  public:
   Bound(std::vector<int> widths, int copies, const std::string& variant)
       : network_{copies, std::move(widths)} {
@@ -102,98 +128,84 @@ class Bound {
     if (!variant_) throw std::invalid_argument("no such variant: " + variant);
   }
 
-  void forward(const py::array& theta, const py::array& value, const py::array& inputs,
-               const py::array& hidden, const py::array& output) const {
-    dispatch(theta, value.shape(1), [&](auto zero, int seeds, int batch) {
+  py::tuple forward(const py::array& theta, const py::array& value) const {
+    if (theta.ndim() != 2 || value.ndim() != 3) {
+      throw std::invalid_argument("theta must be [S, P] and value [S, B, n]");
+    }
+    const int seeds = static_cast<int>(theta.shape(0)), batch = static_cast<int>(value.shape(1));
+    return in_precision(theta.itemsize(), [&](auto zero) -> py::tuple {
       using T = decltype(zero);
-      const auto parameters = rows<T, const T>("theta", theta, shape_of_parameters(seeds));
+      const auto parameters = parameters_of<T, const T>("theta", theta, seeds);
       const auto x = cube<T>("value", value, {seeds, batch, network_.widths.front()});
-      T* const to_inputs = piece<T>("inputs", inputs, shape_of_inputs(seeds, batch));
-      T* const to_hidden = piece<T>("hidden", hidden, shape_of_hidden(seeds, batch));
-      T* const to_output = piece<T>("output", output, shape_of_output(seeds, batch));
+      auto tape = std::make_unique<Tape>(network_, seeds, batch, sizeof(T));
+      auto output = made<T>(seeds * network_.copies, network_.widths.back(), batch);
       const Scratch<T> scratch(network_);
-      py::gil_scoped_release release;
-      passes_of<T>(*variant_).forward(network_, seeds, batch, parameters, x, to_inputs, to_hidden,
-                                      to_output, scratch.at());
+      T* const to = output.mutable_data();
+      {
+        py::gil_scoped_release release;
+        passes_of<T>(*variant_).forward(network_, seeds, batch, parameters, x,
+                                        static_cast<T*>(tape->inputs.at()),
+                                        static_cast<T*>(tape->hidden.at()), to, scratch.at());
+      }
+      return py::make_tuple(std::move(tape), output);
     });
   }
 
-  void gradient(const py::array& theta, const py::array& inputs, const py::array& hidden,
-                const py::array& cotangent, const py::array& out) const {
-    dispatch(theta, cotangent.shape(1), [&](auto zero, int seeds, int batch) {
+  void gradient(const py::array& theta, const Tape& tape, const py::array& cotangent,
+                const py::array& out) const {
+    in_precision(tape.item, [&](auto zero) {
       using T = decltype(zero);
-      const auto parameters = rows<T, const T>("theta", theta, shape_of_parameters(seeds));
-      const T* x = piece<T>("inputs", inputs, shape_of_inputs(seeds, batch));
-      const T* active = piece<T>("hidden", hidden, shape_of_hidden(seeds, batch));
-      const auto v = cube<T>("cotangent", cotangent, shape_of_cotangent(seeds, batch));
-      const auto to = rows<T, T>("out", out, shape_of_parameters(seeds));
+      const auto parameters = parameters_of<T, const T>("theta", theta, tape.seeds);
+      const auto v = cotangent_of<T>(cotangent, tape);
+      const auto to = parameters_of<T, T>("out", out, tape.seeds);
       const Scratch<T> scratch(network_);
       py::gil_scoped_release release;
-      passes_of<T>(*variant_).gradient(network_, seeds, batch, parameters, x, active, v, to,
+      passes_of<T>(*variant_).gradient(network_, tape.seeds, tape.batch, parameters,
+                                       static_cast<const T*>(tape.inputs.at()),
+                                       static_cast<const T*>(tape.hidden.at()), v, to,
                                        scratch.at());
     });
   }
 
-  void input_gradient(const py::array& theta, const py::array& hidden,
-                      const py::array& cotangent, const py::array& out) const {
-    dispatch(theta, cotangent.shape(1), [&](auto zero, int seeds, int batch) {
+  py::array input_gradient(const py::array& theta, const Tape& tape,
+                           const py::array& cotangent) const {
+    return in_precision(tape.item, [&](auto zero) -> py::array {
       using T = decltype(zero);
-      const auto parameters = rows<T, const T>("theta", theta, shape_of_parameters(seeds));
-      const T* active = piece<T>("hidden", hidden, shape_of_hidden(seeds, batch));
-      const auto v = cube<T>("cotangent", cotangent, shape_of_cotangent(seeds, batch));
-      T* const to = piece<T>("out", out, {seeds, network_.widths.front(), batch});
+      const auto parameters = parameters_of<T, const T>("theta", theta, tape.seeds);
+      const auto v = cotangent_of<T>(cotangent, tape);
+      auto out = made<T>(tape.seeds, network_.widths.front(), tape.batch);
       const Scratch<T> scratch(network_);
-      py::gil_scoped_release release;
-      passes_of<T>(*variant_).input_gradient(network_, seeds, batch, parameters, active, v, to,
-                                             scratch.at());
+      T* const to = out.mutable_data();
+      {
+        py::gil_scoped_release release;
+        passes_of<T>(*variant_).input_gradient(network_, tape.seeds, tape.batch, parameters,
+                                               static_cast<const T*>(tape.hidden.at()), v, to,
+                                               scratch.at());
+      }
+      return out;
     });
   }
 
-  void derivative(const py::array& theta, const py::array& inputs, const py::array& hidden,
-                  const py::array& tangent, const py::array& out) const {
-    dispatch(theta, out.shape(2), [&](auto zero, int seeds, int batch) {
+  py::array derivative(const py::array& theta, const Tape& tape, const py::array& tangent) const {
+    return in_precision(tape.item, [&](auto zero) -> py::array {
       using T = decltype(zero);
-      const auto parameters = rows<T, const T>("theta", theta, shape_of_parameters(seeds));
-      const T* x = piece<T>("inputs", inputs, shape_of_inputs(seeds, batch));
-      const T* active = piece<T>("hidden", hidden, shape_of_hidden(seeds, batch));
-      const auto z = rows<T, const T>("tangent", tangent, shape_of_parameters(seeds));
-      T* const to = piece<T>("out", out, shape_of_output(seeds, batch));
+      const auto parameters = parameters_of<T, const T>("theta", theta, tape.seeds);
+      const auto z = parameters_of<T, const T>("tangent", tangent, tape.seeds);
+      auto out = made<T>(tape.seeds * network_.copies, network_.widths.back(), tape.batch);
       const Scratch<T> scratch(network_);
-      py::gil_scoped_release release;
-      passes_of<T>(*variant_).derivative(network_, seeds, batch, parameters, x, active, z, to,
-                                         scratch.at());
+      T* const to = out.mutable_data();
+      {
+        py::gil_scoped_release release;
+        passes_of<T>(*variant_).derivative(network_, tape.seeds, tape.batch, parameters,
+                                           static_cast<const T*>(tape.inputs.at()),
+                                           static_cast<const T*>(tape.hidden.at()), z, to,
+                                           scratch.at());
+      }
+      return out;
     });
   }
 
  private:
-  template <class F>
-  void dispatch(const py::array& theta, py::ssize_t batch, F f) const {
-    const int seeds = static_cast<int>(theta.shape(0)), rows = static_cast<int>(batch);
-    if (theta.dtype().is(py::dtype::of<float>())) {
-      f(float(), seeds, rows);
-    } else if (theta.dtype().is(py::dtype::of<double>())) {
-      f(double(), seeds, rows);
-    } else {
-      throw std::invalid_argument("theta must be of single or double precision");
-    }
-  }
-
-  Shape shape_of_parameters(int seeds) const {
-    return {seeds, network_.copies * network_.size()};
-  }
-  Shape shape_of_inputs(int seeds, int batch) const {
-    return {seeds, blocks_of(batch), network_.widths.front(), kBlock};
-  }
-  Shape shape_of_hidden(int seeds, int batch) const {
-    return {seeds * network_.copies, blocks_of(batch), network_.hidden(), kBlock};
-  }
-  Shape shape_of_output(int seeds, int batch) const {
-    return {seeds * network_.copies, network_.widths.back(), batch};
-  }
-  Shape shape_of_cotangent(int seeds, int batch) const {
-    return {seeds * network_.copies, batch, network_.widths.back()};
-  }
-
   Network network_;
   const Variant* variant_ = nullptr;
 };
@@ -204,10 +216,10 @@ class Bound {
 PYBIND11_MODULE(_perceptron, module) {
   using mbrl::Bound;
   module.doc() = "Passes through perceptrons; see mbrl/nn/flat_mlp.py.";
-  module.attr("BLOCK") = mbrl::kBlock;
   std::vector<std::string> names;
   for (const mbrl::Variant* one : mbrl::variants()) names.emplace_back(one->name);
   module.attr("VARIANTS") = names;
+  py::class_<mbrl::Tape>(module, "Tape");
   py::class_<Bound>(module, "Network")
       .def(py::init<std::vector<int>, int, const std::string&>(), py::arg("widths"),
            py::arg("copies"), py::arg("variant"))
