@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <memory>
 #include <new>
+#include <numeric>
 #include <stdexcept>
 #include <string>
 #include <type_traits>
@@ -71,8 +72,8 @@ struct Tape {
       : seeds(seeds),
         batch(batch),
         item(item),
-        inputs(seeds * blocks_of(batch) * item * kBlock * network.widths.front()),
-        hidden(seeds * network.copies * blocks_of(batch) * item * kBlock * network.hidden()) {}
+        inputs(seeds * blocks_of(batch) * item * kBlock * network.inputs),
+        hidden(seeds * network.copies * blocks_of(batch) * item * kBlock * network.hidden) {}
 
   int seeds, batch;
   size_t item;  // bytes of a number
@@ -84,7 +85,7 @@ class Bound {
   template <class T>
   struct Scratch : Memory {
     explicit Scratch(const Network& network)
-        : Memory(sizeof(T) * kScratchPanels * kBlock * network.widest()) {}
+        : Memory(sizeof(T) * kScratchPanels * kBlock * network.widest) {}
     T* at() const { return static_cast<T*>(Memory::at()); }
   };
 
@@ -100,7 +101,7 @@ class Bound {
 
   template <class T, class Q>
   Rows<Q> parameters_of(const char* name, const py::array& array, int seeds) const {
-    const Shape shape{seeds, network_.copies * network_.size()};
+    const Shape shape{seeds, network_.copies * network_.size};
     check<T>(name, array, shape);
     const py::ssize_t size = sizeof(T);
     if (array.strides(1) != size && shape[1] > 1) {
@@ -112,15 +113,28 @@ class Bound {
   template <class T>
   Cube<const T> cotangent_of(const py::array& cotangent, const Tape& tape) const {
     return cube<T>("cotangent", cotangent,
-                   {tape.seeds * network_.copies, tape.batch, network_.widths.back()});
+                   {tape.seeds * network_.copies, tape.batch, network_.outputs});
   }
 
  public:
+  Bound(const Bound&) = delete;
+  Bound& operator=(const Bound&) = delete;
   Bound(std::vector<int> widths, int copies, const std::string& variant)
-      : network_{copies, std::move(widths)} {
-    if (network_.layers() < 1 || copies < 1 ||
-        *std::min_element(network_.widths.begin(), network_.widths.end()) < 1) {
+      : widths_(std::move(widths)) {
+    if (widths_.size() < 2 || copies < 1 ||
+        *std::min_element(widths_.begin(), widths_.end()) < 1) {
       throw std::invalid_argument("two widths or more and copies must be positive");
+    }
+    network_ = {copies,
+                static_cast<int>(widths_.size()) - 1,
+                widths_.data(),
+                widths_.front(),
+                std::accumulate(widths_.begin() + 1, widths_.end() - 1, 0),
+                widths_.back(),
+                *std::max_element(widths_.begin(), widths_.end()),
+                0};
+    for (int i = 0; i < network_.layers; i++) {
+      network_.size += (widths_[i] + py::ssize_t{1}) * widths_[i + 1];
     }
     for (const Variant* one : variants()) {
       if (one->name == variant) variant_ = one;
@@ -136,9 +150,9 @@ class Bound {
     return in_precision(theta.itemsize(), [&](auto zero) -> py::tuple {
       using T = decltype(zero);
       const auto parameters = parameters_of<T, const T>("theta", theta, seeds);
-      const auto x = cube<T>("value", value, {seeds, batch, network_.widths.front()});
+      const auto x = cube<T>("value", value, {seeds, batch, network_.inputs});
       auto tape = std::make_unique<Tape>(network_, seeds, batch, sizeof(T));
-      auto output = made<T>(seeds * network_.copies, network_.widths.back(), batch);
+      auto output = made<T>(seeds * network_.copies, network_.outputs, batch);
       const Scratch<T> scratch(network_);
       T* const to = output.mutable_data();
       {
@@ -173,7 +187,7 @@ class Bound {
       using T = decltype(zero);
       const auto parameters = parameters_of<T, const T>("theta", theta, tape.seeds);
       const auto v = cotangent_of<T>(cotangent, tape);
-      auto out = made<T>(tape.seeds, network_.widths.front(), tape.batch);
+      auto out = made<T>(tape.seeds, network_.inputs, tape.batch);
       const Scratch<T> scratch(network_);
       T* const to = out.mutable_data();
       {
@@ -191,7 +205,7 @@ class Bound {
       using T = decltype(zero);
       const auto parameters = parameters_of<T, const T>("theta", theta, tape.seeds);
       const auto z = parameters_of<T, const T>("tangent", tangent, tape.seeds);
-      auto out = made<T>(tape.seeds * network_.copies, network_.widths.back(), tape.batch);
+      auto out = made<T>(tape.seeds * network_.copies, network_.outputs, tape.batch);
       const Scratch<T> scratch(network_);
       T* const to = out.mutable_data();
       {
@@ -206,6 +220,7 @@ class Bound {
   }
 
  private:
+  std::vector<int> widths_;
   Network network_;
   const Variant* variant_ = nullptr;
 };

@@ -246,25 +246,23 @@ void pull(const T* weight, const T* d, const T* active, int rows, int inputs, in
 // Where things are: blocks of the tape, and networks among the parameters and in what is made.
 struct Places {
   const Network& network;
-  int batch, blocks = blocks_of(batch), hidden = network.hidden(), inputs = network.widths[0],
-             outputs = network.widths[network.layers()];
-  std::ptrdiff_t size = network.size();
+  int batch, blocks = blocks_of(batch);
 
   int rows(int block) const { return least(kBlock, batch - block * kBlock); }
 
   template <class P>
   P* input_panel(P* tape, int seed, int block) const {
-    return tape + (static_cast<std::ptrdiff_t>(seed) * blocks + block) * inputs * kBlock;
+    return tape + (static_cast<std::ptrdiff_t>(seed) * blocks + block) * network.inputs * kBlock;
   }
 
   template <class P>
   P* hidden_panel(P* tape, int member, int block) const {
-    return tape + (static_cast<std::ptrdiff_t>(member) * blocks + block) * hidden * kBlock;
+    return tape + (static_cast<std::ptrdiff_t>(member) * blocks + block) * network.hidden * kBlock;
   }
 
   template <class P>
   P* parameters(Rows<P> theta, int member) const {
-    return theta.at + member / network.copies * theta.seed + member % network.copies * size;
+    return theta.at + member / network.copies * theta.seed + member % network.copies * network.size;
   }
 
   template <class P>
@@ -284,14 +282,14 @@ void forward(const Network& network, int seeds, int batch, Rows<const T> theta,
       T* x = places.input_panel(inputs, seed, block);
       if (member % network.copies == 0) {
         read_panel(value.at + seed * value.leading + block * kBlock * value.row, value.row,
-                   value.column, rows, places.inputs, true, x);
+                   value.column, rows, network.inputs, true, x);
       }
       T* y = places.hidden_panel(hidden, member, block);
       const T* weight = places.parameters(theta, member);
-      for (int layer = 0; layer < network.layers(); layer++) {
+      for (int layer = 0; layer < network.layers; layer++) {
         const int before = network.widths[layer], after = network.widths[layer + 1];
         const T* bias = weight + before * after;
-        const bool last = layer == network.layers() - 1;
+        const bool last = layer == network.layers - 1;
         if (last) y = scratch;
         tiles(after, vectors_of<T>(rows), [&](auto m, auto l, int i, int v) {
           Tile<T, m.value, l.value> tile;
@@ -304,8 +302,8 @@ void forward(const Network& network, int seeds, int batch, Rows<const T> theta,
         x = y;
         y += after * kBlock;
       }
-      write_panel(scratch, rows, places.outputs, batch,
-                  places.made(output, member, places.outputs, block));
+      write_panel(scratch, rows, network.outputs, batch,
+                  places.made(output, member, network.outputs, block));
     }
   }
 }
@@ -314,25 +312,25 @@ template <class T>
 void gradient(const Network& network, int seeds, int batch, Rows<const T> theta, const T* inputs,
               const T* hidden, Cube<const T> cotangent, Rows<T> out, T* scratch) {
   const Places places{network, batch};
-  const std::ptrdiff_t room = static_cast<std::ptrdiff_t>(network.widest()) * kBlock;
+  const std::ptrdiff_t room = static_cast<std::ptrdiff_t>(network.widest) * kBlock;
   // As many blocks as make 1 KB of every line: then sums over lanes cost little, and two layers
   // of some tens of units stay in the innermost cache.
   constexpr int kChunk = 1024 / (kBlock * static_cast<int>(sizeof(T)));
   for (int member = 0; member < seeds * network.copies; member++) {
     const T* weights = places.parameters(theta, member);
     T* gradients = places.parameters(out, member);
-    for (std::ptrdiff_t i = 0; i < places.size; i++) gradients[i] = 0;
+    for (std::ptrdiff_t i = 0; i < network.size; i++) gradients[i] = 0;
     for (int first = 0; first < places.blocks; first += kChunk) {
       const int end = least(first + kChunk, places.blocks);
       const int rows = least(batch - first * kBlock, kChunk * kBlock);
       T *d = scratch, *pulled = scratch + kChunk * room;
       for (int block = first; block < end; block++) {
         read_panel(cotangent.at + member * cotangent.leading + block * kBlock * cotangent.row,
-                   cotangent.row, cotangent.column, places.rows(block), places.outputs, false,
+                   cotangent.row, cotangent.column, places.rows(block), network.outputs, false,
                    d + (block - first) * room);
       }
-      std::ptrdiff_t at = places.size, line = places.hidden;
-      for (int layer = network.layers() - 1; layer >= 0; layer--) {
+      std::ptrdiff_t at = network.size, line = network.hidden;
+      for (int layer = network.layers - 1; layer >= 0; layer--) {
         const int before = network.widths[layer], after = network.widths[layer + 1];
         at -= (before + 1) * static_cast<std::ptrdiff_t>(after);
         if (layer == 0) {
@@ -343,7 +341,7 @@ void gradient(const Network& network, int seeds, int batch, Rows<const T> theta,
         }
         line -= before;
         const T* x = places.hidden_panel(hidden, member, first) + line * kBlock;
-        const std::ptrdiff_t step = static_cast<std::ptrdiff_t>(places.hidden) * kBlock;
+        const std::ptrdiff_t step = static_cast<std::ptrdiff_t>(network.hidden) * kBlock;
         add_gradient(x, step, d, room, rows, before, after, gradients + at);
         for (int block = 0; block < end - first; block++) {
           pull(weights + at, d + block * room, x + block * step, places.rows(first + block),
@@ -361,7 +359,7 @@ template <class T>
 void input_gradient(const Network& network, int seeds, int batch, Rows<const T> theta,
                     const T* hidden, Cube<const T> cotangent, T* out, T* scratch) {
   const Places places{network, batch};
-  const std::ptrdiff_t room = static_cast<std::ptrdiff_t>(network.widest()) * kBlock;
+  const std::ptrdiff_t room = static_cast<std::ptrdiff_t>(network.widest) * kBlock;
   T* const total = scratch + 2 * room;
   for (int seed = 0; seed < seeds; seed++) {
     for (int block = 0; block < places.blocks; block++) {
@@ -370,10 +368,10 @@ void input_gradient(const Network& network, int seeds, int batch, Rows<const T> 
         const int member = seed * network.copies + copy;
         T *d = scratch, *pulled = scratch + room;
         read_panel(cotangent.at + member * cotangent.leading + block * kBlock * cotangent.row,
-                   cotangent.row, cotangent.column, rows, places.outputs, false, d);
-        const T* weight = places.parameters(theta, member) + places.size;
-        const T* active = places.hidden_panel(hidden, member, block) + places.hidden * kBlock;
-        for (int layer = network.layers() - 1; layer >= 0; layer--) {
+                   cotangent.row, cotangent.column, rows, network.outputs, false, d);
+        const T* weight = places.parameters(theta, member) + network.size;
+        const T* active = places.hidden_panel(hidden, member, block) + network.hidden * kBlock;
+        for (int layer = network.layers - 1; layer >= 0; layer--) {
           const int before = network.widths[layer], after = network.widths[layer + 1];
           weight -= (before + 1) * static_cast<std::ptrdiff_t>(after);
           if (layer) active -= before * kBlock;
@@ -382,12 +380,12 @@ void input_gradient(const Network& network, int seeds, int batch, Rows<const T> 
           d = pulled;
           pulled = free;
         }
-        for (int i = 0; i < places.inputs * kBlock; i++) {
+        for (int i = 0; i < network.inputs * kBlock; i++) {
           total[i] = copy ? total[i] + d[i] : d[i];
         }
       }
-      write_panel(total, rows, places.inputs, batch,
-                  places.made(out, seed, places.inputs, block));
+      write_panel(total, rows, network.inputs, batch,
+                  places.made(out, seed, network.inputs, block));
     }
   }
 }
@@ -396,7 +394,7 @@ template <class T>
 void derivative(const Network& network, int seeds, int batch, Rows<const T> theta,
                 const T* inputs, const T* hidden, Rows<const T> tangent, T* out, T* scratch) {
   const Places places{network, batch};
-  const std::ptrdiff_t room = static_cast<std::ptrdiff_t>(network.widest()) * kBlock;
+  const std::ptrdiff_t room = static_cast<std::ptrdiff_t>(network.widest) * kBlock;
   for (int member = 0; member < seeds * network.copies; member++) {
     for (int block = 0; block < places.blocks; block++) {
       const int rows = places.rows(block);
@@ -405,9 +403,9 @@ void derivative(const Network& network, int seeds, int batch, Rows<const T> thet
       const T *weight = places.parameters(theta, member),
               *change = places.parameters(tangent, member);
       T *moved = scratch, *made = scratch + room;
-      for (int layer = 0; layer < network.layers(); layer++) {
+      for (int layer = 0; layer < network.layers; layer++) {
         const int before = network.widths[layer], after = network.widths[layer + 1];
-        const bool last = layer == network.layers() - 1;
+        const bool last = layer == network.layers - 1;
         tiles(after, vectors_of<T>(rows), [&](auto m, auto l, int i, int v) {
           const int lane = v * kLanes<T>;
           Tile<T, m.value, l.value> tile;
@@ -426,8 +424,8 @@ void derivative(const Network& network, int seeds, int batch, Rows<const T> thet
         moved = made;
         made = free;
       }
-      write_panel(moved, rows, places.outputs, batch,
-                  places.made(out, member, places.outputs, block));
+      write_panel(moved, rows, network.outputs, batch,
+                  places.made(out, member, network.outputs, block));
     }
   }
 }

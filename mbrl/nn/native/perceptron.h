@@ -19,13 +19,11 @@ namespace mbrl {
 constexpr int kBlock = 64;
 
 struct Network {
-  int copies;
-  std::vector<int> widths;  // of the input, the hidden layers and the output
-
-  int layers() const { return static_cast<int>(widths.size()) - 1; }
-  int hidden() const;         // units of all hidden layers
-  int widest() const;
-  std::ptrdiff_t size() const;  // parameters of one copy
+  int copies, layers;
+  const int* widths;            // of the input, the hidden layers and the output
+  int inputs, hidden, outputs;  // units, of all hidden layers
+  int widest;                   // layer
+  std::ptrdiff_t size;          // parameters of one copy
 };
 
 inline int blocks_of(int batch) { return (batch + kBlock - 1) / kBlock; }
