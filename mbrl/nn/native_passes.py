@@ -11,7 +11,9 @@ from torch import Tensor
 
 from mbrl.nn.stacked_layers import Parameters, Stack, Tape
 
-# Up to which width of a layer this is faster than torch.
+# Up to which width of a layer this is faster than torch: ten seeds of two networks with two hidden
+# layers of 32, batches of 256, take a third of torch's time with AVX-512 and a half with AVX2; of
+# 128 they take six and nine tenths, and with 256 torch's products win against AVX2.
 _WIDEST = 128
 
 

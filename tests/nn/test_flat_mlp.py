@@ -4,9 +4,18 @@ import pytest
 import torch
 
 from mbrl.errors import ArgumentError
-from mbrl.nn import FlatMLP
+from mbrl.nn import FlatMLP, native_passes
 
 SEEDS, BATCH, INPUTS, OUTPUTS = 3, 7, 4, 2
+
+
+@pytest.fixture(params=["torch", "native"], autouse=True)
+def _implementation(request, monkeypatch):
+    """Run every test in torch and with native passes."""
+    if request.param == "torch":
+        monkeypatch.setattr(native_passes, "_NATIVE", None)
+    elif native_passes._NATIVE is None:
+        pytest.skip("the native passes were not built")
 
 
 def generators():
