@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from mbrl.algorithms.omd.inner import InnerProblem, SeedwiseConjugateGradient
+from mbrl.algorithms.omd.inner import SeedwiseConjugateGradient, SoftQProblem
 from mbrl.algorithms.omd.soft_q import SoftQ
 from mbrl.ops import AdjointSystem, Identity, implicit_gradient
 
@@ -25,7 +25,7 @@ def problem(request):
     taken = torch.eye(A, dtype=torch.float64)[torch.tensor([[0, 1, 1, 0], [1, 1, 0, 1]])]
     mask = torch.tensor([[1.0, 1, 0, 1], [1, 0, 1, 1]], dtype=torch.float64)
     tape = q.network.forward(w, observation)
-    return InnerProblem(q, w, w_, observation, taken, mask, tape)
+    return SoftQProblem(q, w, w_, observation, taken, mask, tape)
 
 
 def predicted():
