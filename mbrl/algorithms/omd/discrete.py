@@ -15,7 +15,7 @@ from mbrl.algorithms.omd.seeds import Seeds, uniform
 from mbrl.algorithms.omd.seedwise import Precision, Schedule, SeedwiseRun
 from mbrl.data import distinct_indices
 from mbrl.errors import ArgumentError
-from mbrl.planning.checks import check_counts, check_not_negative, check_positive
+from mbrl.planning.checks import check_counts, check_not_negative, check_positive, check_shares
 
 _CHUNK = 1000  # steps; they take a fraction of a second
 
@@ -127,9 +127,7 @@ class DiscreteOMD(SeedwiseRun):
         )
         check_positive("algorithm", alpha=alpha, lr=lr, model_lr=model_lr)
         check_not_negative("algorithm", damping=damping)
-        for name, share in (("discount", discount), ("tau", tau), ("epsilon", epsilon)):
-            if not 0 <= share <= 1:
-                raise ArgumentError(f"algorithm.{name} must lie in [0, 1], got {share}")
+        check_shares("algorithm", discount=discount, tau=tau, epsilon=epsilon)
         if not batch_size <= min(random_steps, buffer_size):
             raise ArgumentError(
                 "algorithm.batch_size must be at most random_steps and buffer_size, "

@@ -18,7 +18,7 @@ from mbrl.algorithms.omd.members import Members, SeedsActor, returns_of
 from mbrl.algorithms.omd.seeds import Seeds
 from mbrl.data import Batch, ReplayFile, TransitionReplay
 from mbrl.errors import ArgumentError, DivergenceError
-from mbrl.planning.checks import check_counts
+from mbrl.planning.checks import check_counts, check_not_negative
 
 Precision: TypeAlias = Literal["float32", "float64"]
 
@@ -59,10 +59,7 @@ class Schedule:
             batch_size=self.batch_size,
             buffer_size=self.buffer_size,
         )
-        if self.random_steps < 0:
-            raise ArgumentError(
-                f"algorithm.random_steps must not be negative, got {self.random_steps}"
-            )
+        check_not_negative("algorithm", random_steps=self.random_steps)
 
 
 class SeedwiseRun(ABC):
