@@ -170,11 +170,20 @@ class SeedwiseRun(ABC):
         return action
 
     def _advance(self, steps: int) -> None:
-        """Take some steps, with as many updates of the agent, or have changed only the memory.
+        """Take some steps, with as many updates of the agent.
 
         Raises:
             DivergenceError: if parameters or the physics are no longer finite.
         """
+        try:
+            self._take(steps)
+        except DivergenceError:
+            self._require_finite()  # policies that are lost make the physics diverge
+            raise
+        self._require_finite()
+        self._taken += steps
+
+    def _take(self, steps: int) -> None:
         begun, first = self._replay.added, self._schedule.random_steps
         indices = iter(self._drawn_indices(steps))
         drawn = self._drawn(steps)
@@ -185,13 +194,12 @@ class SeedwiseRun(ABC):
             self._members.step(self._controls(action), noise[t], self._replay, action)
             if learning:
                 self._agent.update(lambda: self._replay.batch(next(indices), self._dtype))
+
+    def _require_finite(self) -> None:
         lost = self._agent.lost().tolist()
         if any(lost):
-            seeds = [
-                seed for seed, is_lost in zip(self._seeds.numbers, lost, strict=True) if is_lost
-            ]
+            seeds = [seed for seed, gone in zip(self._seeds.numbers, lost, strict=True) if gone]
             raise DivergenceError(f"parameters are no longer finite, those of seeds {seeds}")
-        self._taken += steps
 
     def _measured(self) -> dict[str, float]:
         """Evaluate; return what describes the update."""
