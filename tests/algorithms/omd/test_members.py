@@ -108,3 +108,33 @@ def test_rows_are_dealt_to_the_seeds_in_turn_and_a_reset_repeats_the_draws():
     assert not np.array_equal(first, second)
     actor.reset()
     np.testing.assert_array_equal(actor.act(np.ones((50, 5))), first)
+
+
+def test_episodes_keep_their_goals_and_begin_again_with_others():
+    task = mbrl.make_task("mbrl/Reach-v0", threads=1)
+    assert task.context_size > 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(task, "max_episode_steps", 4)
+        members = Members(task, generators())
+        noise = members.noise(10)
+        replay = TransitionReplay(
+            SEEDS, 10, observation_size=task.observation_size, action_size=task.action_size
+        )
+        action = torch.zeros(SEEDS, task.action_size, dtype=torch.float64)
+        for t in range(10):
+            members.step(action, noise[t], replay)
+    batch = replay.batch(torch.arange(10).expand(SEEDS, -1), torch.float64)
+    for seed, generator in enumerate(generators()):
+        start = task.start(1, generator)
+        torch.randn((10, 0), generator=generator, dtype=torch.float64)
+        state = start.state
+        for t in range(10):
+            found = task.step(state, action[:1], context=start.context)
+            torch.testing.assert_close(batch.reward[seed, t], found.reward[0], rtol=1e-6, atol=1e-6)
+            torch.testing.assert_close(
+                batch.following[seed, t], found.observation[0], rtol=1e-6, atol=1e-6
+            )
+            state = found.next_state
+            if t % 4 == 3:
+                start = task.start(1, generator)
+                state = start.state
