@@ -43,6 +43,7 @@ class DiscreteOMD(SeedwiseRun):
     ``model_error`` (squared) and ``reward_error`` of the model.
 
     What is evaluated are all seeds' policies: episode i is played by the i-th, and so on in turn.
+    The memory lies in the run's folder, checkpoints/replay.bin, every transition once.
 
     Args:
         setting: task and generator.
