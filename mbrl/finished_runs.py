@@ -89,11 +89,12 @@ def made_algorithm(
     task: Task,
     generator: torch.Generator,
     pause: Callable[[str], None] = lambda doing: None,
+    folder: Callable[[], Path | None] = lambda: None,
 ) -> Algorithm:
-    """Return the algorithm of a configuration, not yet begun; ``pause``: see ``Setting``."""
+    """Return the algorithm of a configuration, not yet begun; for the rest see ``Setting``."""
     options = dict(config.algorithm)
     entry = ALGORITHMS.get(options.pop("kind"))
-    setting = Setting(task, config.graph, generator, load_policy, pause)
+    setting = Setting(task, config.graph, generator, load_policy, pause, folder)
     algorithm: Algorithm = entry(setting, **options)
     return algorithm
 

@@ -110,7 +110,9 @@ class _Run:
         self._eval_task = self._make_eval_task()
         self._generator = torch.Generator().manual_seed(config.seed)
         self._kind = config.algorithm["kind"]
-        self._algorithm = made_algorithm(config, self._task, self._generator, self._pause)
+        self._algorithm = made_algorithm(
+            config, self._task, self._generator, self._pause, lambda: self.folder.latest.parent
+        )
         self._check_states()
         self._update, self._env_steps, self._wall = 0, 0, 0.0
         self._pauses = 0  # in the middle of updates
