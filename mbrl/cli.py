@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import os
 import signal
 import sys
 import warnings
@@ -30,6 +31,7 @@ from mbrl.finished_runs import draw_landscape, evaluate_run, resumed_config, tra
 from mbrl.graph import build_graph, draw, mermaid
 from mbrl.landscape import LandscapeOptions
 from mbrl.options import at_key, completed
+from mbrl.ranks import is_first, joined, launched
 from mbrl.run_folder import RunFolder
 from mbrl.runner import Result, run
 from mbrl.signals import Interrupted
@@ -58,9 +60,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             warnings.filterwarnings("ignore", module="gymnasium")
             options = _parse(sys.argv[1:] if arguments is None else list(arguments))
             import_packages(options.imports)
-            return _MODES[options.mode](options)
+            with joined():
+                return _MODES[options.mode](options)
     except Interrupted as stop:
-        print(stop, file=sys.stderr)
+        if is_first():
+            print(stop, file=sys.stderr)
         return 128 + stop.signum
     except KeyboardInterrupt as stop:
         return 128 + (stop.args[0] if stop.args else signal.SIGINT)
@@ -95,7 +99,8 @@ def _terminable() -> Iterator[None]:
 
 
 def _fail(error: object, code: int = USER_ERROR) -> int:
-    print(f"error: {one_line(error)}", file=sys.stderr)
+    who = "" if is_first() else f"rank {os.environ['RANK']}: "
+    print(f"{who}error: {one_line(error)}", file=sys.stderr)
     return code
 
 
@@ -144,6 +149,7 @@ def _refuse_idle(options: argparse.Namespace) -> None:
         ("--run", options.run and not of_runs, f"goes with --mode {' or '.join(_OF_RUNS)}"),
         ("-m", options.multirun and (options.resume or of_runs), single),
         ("--cfg", options.cfg and (options.resume or of_runs), "goes with --config-file"),
+        ("torchrun", launched() and options.mode != "train", "goes with --mode train"),
     ):
         if idle:
             raise ConfigError(f"{given} has no effect here: {reason}")
@@ -163,7 +169,8 @@ def _train(options: argparse.Namespace) -> int:
 
 def _report(result: Result) -> int:
     mean = result.summary["eval_return_mean"]
-    print(f"eval_return_mean={mean} run_dir={result.run_dir}", flush=True)
+    if is_first():
+        print(f"eval_return_mean={mean} run_dir={result.run_dir}", flush=True)
     return DONE
 
 

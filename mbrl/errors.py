@@ -78,6 +78,10 @@ class StorageError(MbrlError, OSError):
     """A file of a run cannot be written: a full disk, a folder without permission."""
 
 
+class RankError(MbrlError, RuntimeError):
+    """A process that shares the work is gone, or cannot be reached."""
+
+
 def one_line(error: object) -> str:
     """Return an exception's message, or its type's name if it has none, on one printable line."""
     text = " ".join(str(error).split()) or type(error).__name__

@@ -24,6 +24,7 @@ from mbrl.errors import (
 from mbrl.graph import GraphPolicy, kind_of, parse
 from mbrl.landscape import LandscapeOptions, Loss, surface
 from mbrl.monitoring import Progress, draw_surface
+from mbrl.ranks import ALONE, Ranks
 from mbrl.registry import ALGORITHMS
 from mbrl.run_folder import RunFolder, whole
 from mbrl.tasks import Evaluation, Task, evaluate, make_task
@@ -89,13 +90,29 @@ def made_algorithm(
     task: Task,
     generator: torch.Generator,
     pause: Callable[[str], None] = lambda doing: None,
+    ranks: Ranks = ALONE,
 ) -> Algorithm:
-    """Return the algorithm of a configuration, not yet begun; ``pause``: see ``Setting``."""
+    """Return the algorithm of a configuration, not yet begun; ``pause``: see ``Setting``.
+
+    Raises:
+        ConfigError: if it cannot be shared by so many ranks.
+    """
     options = dict(config.algorithm)
-    entry = ALGORITHMS.get(options.pop("kind"))
-    setting = Setting(task, config.graph, generator, load_policy, pause)
+    kind = options.pop("kind")
+    entry = ALGORITHMS.get(kind)
+    if ranks.size > 1 and not _shared(entry):
+        legal = ", ".join(sorted(name for name in ALGORITHMS if _shared(ALGORITHMS.get(name))))
+        raise ConfigError(
+            f"algorithm.kind: {kind} runs in one process, and there are {ranks.size}; legal under "
+            f"torchrun: {legal}"
+        )
+    setting = Setting(task, config.graph, generator, load_policy, pause, ranks)
     algorithm: Algorithm = entry(setting, **options)
     return algorithm
+
+
+def _shared(entry: object) -> bool:
+    return bool(getattr(entry, "shares_ranks", False))
 
 
 def evaluate_run(run_dir: str | Path, config: Config) -> Evaluation:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
+import json
 import math
 import platform
+import signal
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,6 +20,7 @@ from mbrl.config import Config, from_mapping
 from mbrl.errors import (
     ConfigError,
     MbrlError,
+    RankError,
     StorageError,
     TaskError,
     one_line,
@@ -34,6 +37,7 @@ from mbrl.finished_runs import (
 )
 from mbrl.gallery import Gallery
 from mbrl.monitoring import Console, CsvFile, MetricStream
+from mbrl.ranks import Ranks, joined
 from mbrl.run_folder import RunFolder
 from mbrl.signals import Interrupted, Stop, routed
 from mbrl.tasks import Evaluation, Task
@@ -68,13 +72,19 @@ def run(config: Config | Mapping[str, Any], *, resume: str | Path | None = None)
             is the trouble: then what was saved before stays.
         Interrupted: after SIGINT or SIGTERM, with a checkpoint written. A second signal raises
             KeyboardInterrupt at once.
+
+    Under ``torchrun`` all ranks call this alike. They share the algorithm's work (see
+    :class:`~mbrl.ranks.Ranks`); rank 0 has the folder, evaluates, and tells the others the result.
     """
     if not isinstance(config, Config):
         config = from_mapping(config)
     stop, threads = Stop(), torch.get_num_threads()
     with routed(stop):
         try:
-            return _Run(config, resume, stop).execute()
+            with joined() as ranks:
+                if ranks.leads:
+                    return _Run(config, resume, stop, ranks).execute()
+                return _Follower(config, resume, stop, ranks).execute()
         except MbrlError:
             raise
         except OSError as error:
@@ -102,15 +112,15 @@ def _check_resumable(before: Mapping[str, Any], now: Mapping[str, Any], where: s
 class _Run:
     """The state of a run in progress."""
 
-    def __init__(self, config: Config, resume: str | Path | None, stop: Stop):
+    def __init__(self, config: Config, resume: str | Path | None, stop: Stop, ranks: Ranks):
         self._started = time.perf_counter()
-        self.config, self._stop = config, stop
+        self.config, self._stop, self._ranks = config, stop, ranks
         torch.set_num_threads(config.torch_threads)
         self._task = training_task(config)
         self._eval_task = self._make_eval_task()
         self._generator = torch.Generator().manual_seed(config.seed)
         self._kind = config.algorithm["kind"]
-        self._algorithm = made_algorithm(config, self._task, self._generator, self._pause)
+        self._algorithm = made_algorithm(config, self._task, self._generator, self._pause, ranks)
         self._check_states()
         self._update, self._env_steps, self._wall = 0, 0, 0.0
         self._pauses = 0  # in the middle of updates
@@ -134,6 +144,7 @@ class _Run:
                 self.folder.write_config(config.as_dict())
                 self.folder.log("resumed with another configuration: see config.yaml")
         self._gallery = Gallery(self.folder, self._task, config.monitor, self._stop_if_asked)
+        ranks.told(str(self.folder.path))
 
     def execute(self) -> Result:
         """Run the loop, then evaluate and summarise; errors are logged."""
@@ -162,6 +173,7 @@ class _Run:
         summary = self._summary(evaluation)
         self.folder.write_summary(summary)
         self.folder.log(f"eval_return_mean={summary['eval_return_mean']}")
+        self._ranks.told(json.dumps(summary))
         return Result(summary, self.folder.path)
 
     def _train(self, stream: MetricStream) -> None:
@@ -169,7 +181,7 @@ class _Run:
             self._saved = -1  # latest.pt owes it, too
             self._look_back({})
         while self._update < self._algorithm.updates:
-            self._stop_if_asked()
+            self._stop_if_any_is_asked()
             self._counted_at = time.perf_counter()
             measured = self._measured_update()
             self._update += 1
@@ -196,6 +208,7 @@ class _Run:
 
     def _pause(self, doing: str) -> None:
         """In the middle of an update: stop if asked to, and save if it has been long."""
+        agree_to_stop(self._stop, self._ranks)
         self._tell(doing)
         self._count_time()
         self._whole = self._generator.get_state()
@@ -210,6 +223,11 @@ class _Run:
         now = time.perf_counter()
         self._wall += now - self._counted_at
         self._counted_at = now
+
+    def _stop_if_any_is_asked(self) -> None:
+        """For what all ranks do together."""
+        agree_to_stop(self._stop, self._ranks)
+        self._stop_if_asked()
 
     def _stop_if_asked(self) -> None:
         if self._stop.signum is not None:
@@ -335,6 +353,7 @@ class _Run:
             "seed": self.config.seed,
             "updates": self._update,
             "env_steps": self._env_steps,
+            "ranks": self._ranks.size,
             "wall_s": self._wall,
             "total_s": time.perf_counter() - self._started,
             "eval_return_mean": float(returns.mean()),
@@ -345,6 +364,55 @@ class _Run:
             **getattr(self._actor, "measured", dict)(),
             "versions": versions(),
         }
+
+
+class _Follower:
+    """A rank that computes with the others, and leaves files, words and evaluations to rank 0."""
+
+    def __init__(self, config: Config, resume: str | Path | None, stop: Stop, ranks: Ranks):
+        self._stop, self._ranks = stop, ranks
+        torch.set_num_threads(config.torch_threads)
+        self._algorithm = made_algorithm(
+            config,
+            training_task(config),
+            torch.Generator().manual_seed(config.seed),
+            lambda doing: self._stop_if_any_is_asked(),
+            ranks,
+        )
+        self._update = 0
+        if resume is not None:
+            content = checkpoint.load(RunFolder.open(resume).latest)
+            try:
+                self._algorithm.load_state_dict(content["algorithm"])
+                self._update = int(content["update"])
+            except UNFIT as error:
+                raise unfit(resume, error) from error
+        self._path = Path(ranks.told(""))
+
+    def execute(self) -> Result:
+        """Make the updates, and hear of the results."""
+        try:
+            while self._update < self._algorithm.updates:
+                self._stop_if_any_is_asked()
+                self._algorithm.update()
+                self._update += 1
+            return Result(json.loads(self._ranks.told("")), self._path)
+        except RankError:
+            # Rank 0 stops on its own in the middle of an evaluation.
+            if self._stop.signum is not None:
+                raise Interrupted(self._stop.signum, self._path) from None
+            raise
+
+    def _stop_if_any_is_asked(self) -> None:
+        agree_to_stop(self._stop, self._ranks)
+        if self._stop.signum is not None:
+            raise Interrupted(self._stop.signum, self._path)
+
+
+def agree_to_stop(stop: Stop, ranks: Ranks) -> None:
+    """Make a request to stop that one rank got one to all of them."""
+    if ranks.any(stop.signum is not None) and stop.signum is None:
+        stop.signum = signal.SIGTERM
 
 
 def versions() -> dict[str, str]:

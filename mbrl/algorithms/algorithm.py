@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from mbrl.errors import ArgumentError
+from mbrl.ranks import ALONE, Ranks
 from mbrl.tasks import Task
 from mbrl.types import Array
 
@@ -68,6 +69,7 @@ class Setting(NamedTuple):
     # whole and its next ``update`` goes on from there. Takes what the update is at; may save the
     # state, and may raise.
     pause: Callable[[str], None] = _go_on
+    ranks: Ranks = ALONE
 
 
 class Algorithm(Protocol):
@@ -78,6 +80,9 @@ class Algorithm(Protocol):
     has more to show of an update than numbers may have a method ``exhibits()``, which returns the
     :class:`~mbrl.types.Exhibits` of the last one made, and draws no random numbers. They need not
     survive a checkpoint.
+
+    One that several ranks can share says so by a class attribute ``shares_ranks``. What ``update``
+    returns and ``state_dict`` are then the same on all of them.
     """
 
     @property

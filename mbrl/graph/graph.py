@@ -89,7 +89,7 @@ class Graph(nn.Module):
             record: names of further values to keep. What makes them runs at every step, even where
                 a ``hold`` has no use for it.
             **sampling: what an estimator asks of stochastic policies: the fields ``draws``,
-                ``gain`` and ``replay`` of :class:`mbrl.types.Step`.
+                ``gain``, ``replay`` and ``part`` of :class:`mbrl.types.Step`.
 
         Returns:
             The trajectory; ``values`` holds what ``record`` names, [T, B, ...].
