@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import os
+import re
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -187,5 +188,6 @@ def _lost() -> Iterator[None]:
         yield
     except RuntimeError as error:  # of torch's own, whose text differs from version to version
         rank = os.environ.get("RANK", "?")
-        reason = one_line(error).partition("] ")[2] or one_line(error)
-        raise RankError(f"rank {rank} has lost another one: {reason}") from error
+        # Without the place in its source that comes before, and the advice that comes after.
+        reason = re.sub(r"^\[[^\]]*\] ", "", one_line(error)).partition(". ")[0]
+        raise RankError(f"rank {rank} has lost another one ({reason})") from error

@@ -7,7 +7,6 @@ import importlib.metadata
 import json
 import math
 import platform
-import signal
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -35,6 +34,7 @@ from mbrl.finished_runs import (
     training_task,
     unfit,
 )
+from mbrl.follower import Follower, agree_to_stop
 from mbrl.gallery import Gallery
 from mbrl.monitoring import Console, CsvFile, MetricStream
 from mbrl.ranks import Ranks, joined
@@ -84,7 +84,7 @@ def run(config: Config | Mapping[str, Any], *, resume: str | Path | None = None)
             with joined() as ranks:
                 if ranks.leads:
                     return _Run(config, resume, stop, ranks).execute()
-                return _Follower(config, resume, stop, ranks).execute()
+                return Result(*Follower(config, resume, stop, ranks).execute())
         except MbrlError:
             raise
         except OSError as error:
@@ -166,6 +166,9 @@ class _Run:
         stream = MetricStream([CsvFile(self.folder.metrics, keep=self._update), console])
         try:
             self._train(stream)
+        except RankError as error:
+            self._save()
+            raise RankError(f"{error}; resume with --resume {self.folder.path}") from error
         finally:
             stream.close()
         self._save()
@@ -364,55 +367,6 @@ class _Run:
             **getattr(self._actor, "measured", dict)(),
             "versions": versions(),
         }
-
-
-class _Follower:
-    """A rank that computes with the others, and leaves files, words and evaluations to rank 0."""
-
-    def __init__(self, config: Config, resume: str | Path | None, stop: Stop, ranks: Ranks):
-        self._stop, self._ranks = stop, ranks
-        torch.set_num_threads(config.torch_threads)
-        self._algorithm = made_algorithm(
-            config,
-            training_task(config),
-            torch.Generator().manual_seed(config.seed),
-            lambda doing: self._stop_if_any_is_asked(),
-            ranks,
-        )
-        self._update = 0
-        if resume is not None:
-            content = checkpoint.load(RunFolder.open(resume).latest)
-            try:
-                self._algorithm.load_state_dict(content["algorithm"])
-                self._update = int(content["update"])
-            except UNFIT as error:
-                raise unfit(resume, error) from error
-        self._path = Path(ranks.told(""))
-
-    def execute(self) -> Result:
-        """Make the updates, and hear of the results."""
-        try:
-            while self._update < self._algorithm.updates:
-                self._stop_if_any_is_asked()
-                self._algorithm.update()
-                self._update += 1
-            return Result(json.loads(self._ranks.told("")), self._path)
-        except RankError:
-            # Rank 0 stops on its own in the middle of an evaluation.
-            if self._stop.signum is not None:
-                raise Interrupted(self._stop.signum, self._path) from None
-            raise
-
-    def _stop_if_any_is_asked(self) -> None:
-        agree_to_stop(self._stop, self._ranks)
-        if self._stop.signum is not None:
-            raise Interrupted(self._stop.signum, self._path)
-
-
-def agree_to_stop(stop: Stop, ranks: Ranks) -> None:
-    """Make a request to stop that one rank got one to all of them."""
-    if ranks.any(stop.signum is not None) and stop.signum is None:
-        stop.signum = signal.SIGTERM
 
 
 def versions() -> dict[str, str]:
