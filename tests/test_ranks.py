@@ -275,7 +275,7 @@ def test_a_signal_stops_all_ranks_after_a_checkpoint(tmp_path):
 
 def test_algorithms_of_one_process_say_so():
     config = mbrl.load_config("configs/omd_tabular_returns.yaml")
-    with pytest.raises(ConfigError, match="omd_tabular runs in one process.*policy_gradient"):
+    with pytest.raises(ConfigError, match=r"omd_tabular runs in one process.*policy_gradient"):
         made_algorithm(config, None, torch.Generator(), ranks=Two())
 
 
