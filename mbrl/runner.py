@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
+import json
 import math
 import platform
+import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 from mbrl import checkpoint
@@ -33,10 +36,12 @@ from mbrl.finished_runs import (
     unfit,
 )
 from mbrl.gallery import Gallery
-from mbrl.monitoring import Console, CsvFile, MetricStream
+from mbrl.monitoring import Console, CsvFile, MetricStream, Sink, dashboards
+from mbrl.recording import played
 from mbrl.run_folder import RunFolder
 from mbrl.signals import Interrupted, Stop, routed
 from mbrl.tasks import Evaluation, Task
+from mbrl.types import Diagnostics, RecordedEpisode
 
 _CHOOSING = 5_000  # added to the seed of evaluations during training
 # What may be changed when a run is continued: what its past updates did not depend on.
@@ -133,7 +138,6 @@ class _Run:
             if self.folder.read_config() != config.as_dict():
                 self.folder.write_config(config.as_dict())
                 self.folder.log("resumed with another configuration: see config.yaml")
-        self._gallery = Gallery(self.folder, self._task, config.monitor, self._stop_if_asked)
 
     def execute(self) -> Result:
         """Run the loop, then evaluate and summarise; errors are logged."""
@@ -152,33 +156,109 @@ class _Run:
         self._save()  # so that a run can be resumed from its beginning on
         console = Console(total, self._update)
         self._tell = console.note
-        stream = MetricStream([CsvFile(self.folder.metrics, keep=self._update), console])
+        table = CsvFile(self.folder.metrics, keep=self._update)
+        stream = MetricStream([table, console, *self._dashboards()])
         try:
-            self._train(stream)
+            summary = self._shown(stream)
         finally:
             stream.close()
-        self._save()
-        evaluation = self._final_evaluation()
-        summary = self._summary(evaluation)
-        self.folder.write_summary(summary)
-        self.folder.log(f"eval_return_mean={summary['eval_return_mean']}")
         return Result(summary, self.folder.path)
 
-    def _train(self, stream: MetricStream) -> None:
+    def _shown(self, stream: MetricStream) -> dict[str, Any]:
+        """Train and evaluate while a stream is told of it; return the summary."""
+        stream.tell("configuration", self.folder.config_text())
+        gallery = Gallery(
+            self.folder,
+            self._task,
+            self._eval_task,
+            self.config.monitor,
+            sink=stream,
+            warn=self._warn,
+            check=self._stop_if_asked,
+            play=self._played,
+        )
+        gallery.begin(self._algorithm)
+        self._train(stream, gallery)
+        self._save()
+        summary = self._summary(self._final_evaluation())
+        self.folder.write_summary(summary)
+        self.folder.log(f"eval_return_mean={summary['eval_return_mean']}")
+        stream.tell("summary", json.dumps(summary, indent=2))
+        gallery.finish(self._update)
+        return summary
+
+    def _dashboards(self) -> list[Sink]:
+        return dashboards(
+            self.config.monitor,
+            self.folder.path,
+            done=self._update,
+            store=Path(self.config.output_dir) / "visdom",
+            warn=self._warn,
+            say=lambda line: print(line, file=sys.stderr, flush=True),
+        )
+
+    def _warn(self, line: str) -> None:
+        print(f"warning: {line}", file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError):  # a full disk, perhaps
+            self.folder.log(line)
+
+    def _train(self, stream: MetricStream, gallery: Gallery) -> None:
         if self._owed:
             self._saved = -1  # latest.pt owes it, too
             self._look_back({})
         while self._update < self._algorithm.updates:
             self._stop_if_asked()
             self._counted_at = time.perf_counter()
+            before = self._wall, self._engine_seconds()
             measured = self._measured_update()
             self._update += 1
             self._env_steps += int(measured.pop("env_steps"))
             self._count_time()
             row = {"update": self._update, "env_steps": self._env_steps, "wall_s": self._wall}
             stream.write({**row, **measured})
+            if stream.wants_diagnostics:
+                stream.diagnose(self._update, self._diagnostics(*before))
             self._look_back(measured)
-            self._gallery.show(self._update, self._algorithm)
+            gallery.show(self._update, self._algorithm)
+
+    def _diagnostics(self, wall: float, engine: float) -> Diagnostics:
+        """Return what the algorithm knows of its last update, and the engine's share of it.
+
+        Args:
+            wall: seconds of training before it.
+            engine: seconds of the engine before it.
+        """
+        found: Callable[[], Diagnostics] = getattr(self._algorithm, "diagnostics", dict)
+        if self._task.simulator is None:
+            return found()
+        share = (self._engine_seconds() - engine) / (self._wall - wall)
+        return {**found(), "engine_share": np.array(share)}
+
+    def _engine_seconds(self) -> float:
+        return 0.0 if self._task.simulator is None else self._task.simulator.engine_seconds
+
+    def _played(self) -> RecordedEpisode:
+        """Return the first episode of the last evaluation, by the present policy."""
+
+        def stop_if_asked() -> None:
+            if self._stop.signum is not None:
+                raise Interrupted(self._stop.signum, self.folder.path)
+
+        drawn = self._generator.get_state()
+        try:
+            return played(
+                self._eval_task,
+                self._algorithm.actor(),
+                evaluation_seed(self.config),
+                seconds=self.config.monitor.video.seconds,
+                before=stop_if_asked,
+            )
+        except Interrupted:
+            self._generator.set_state(drawn)
+            self._save()
+            raise
+        finally:
+            self._generator.set_state(drawn)  # as if nobody had looked
 
     def _measured_update(self) -> dict[str, float]:
         """Make an update; if it fails, save what was whole before, random numbers included."""

@@ -77,7 +77,9 @@ class Algorithm(Protocol):
     returns the :class:`~mbrl.landscape.Loss` that ``--mode landscape`` draws around them. One that
     has more to show of an update than numbers may have a method ``exhibits()``, which returns the
     :class:`~mbrl.types.Exhibits` of the last one made, and draws no random numbers. They need not
-    survive a checkpoint.
+    survive a checkpoint. One that can tell what goes on inside an update may have a method
+    ``diagnostics()``, which returns the :data:`~mbrl.types.Diagnostics` of the last one made under
+    the same conditions.
     """
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -58,6 +58,7 @@ class Problem(NamedTuple):
     objective: Objective
     generator: torch.Generator
     record: tuple[str, ...] = ()  # values of the graph that others want to see
+    watch: Callable[[int, Tensor], None] | None = None  # see ``Graph.unroll``
 
     def unroll(self, graph: Graph, **sampling: Any) -> Trajectory:
         """Run the graph; ``sampling`` as in ``Graph.unroll``.
@@ -71,6 +72,7 @@ class Problem(NamedTuple):
             generator=self.generator,
             context=self.start.context,
             record=self.record,
+            watch=self.watch,
             **sampling,
         )
         if not self.returns(trajectory).isfinite().all():
