@@ -72,6 +72,8 @@ class Visdom(Sink):
         self._board = Board(past)
         self._waiting: deque[Callable[[], None]] = deque(maxlen=_MOST_WAITING)
         self._ending, self._over = threading.Event(), threading.Event()
+        self._lock = threading.Lock()  # of what is said at the end
+        self._is_connected = False
         self._process = VisdomProcess.started(options, store) if options.start else None
         self._thread = threading.Thread(target=self._run, name="visdom", daemon=True)
         self._thread.start()
@@ -118,16 +120,16 @@ class Visdom(Sink):
 
     def _patiently_connected(self) -> Client:
         """Connect; keep the queue short while a server that was started is not there yet."""
+        patience = _PATIENCE if self._options.start else 0.0
         began = time.monotonic()
         while True:
             try:
                 client = self._connect(self._options, self._env)
             except Exception:
-                if self._process is None or not self._process.is_alive:
-                    raise
-                if time.monotonic() - began > _PATIENCE or self._over.is_set():
+                if time.monotonic() - began >= patience or self._over.is_set():
                     raise
             else:
+                self._is_connected = True
                 self._say(f"visdom: {self._options.url}/env/{self._env}")
                 return client
             self._take()
@@ -146,9 +148,12 @@ class Visdom(Sink):
 
     def _end(self, reason: str) -> None:
         """Say, if it is the first time, why nothing more is shown."""
-        if not self._over.is_set():
+        with self._lock:
+            if self._over.is_set():
+                return
             self._over.set()
-            self._warn(f"no more of this run is shown at {self._options.url}: {reason}")
+        what = "no more of this run is shown" if self._is_connected else "this run is not shown"
+        self._warn(f"{what} at {self._options.url}: {reason}")
 
 
 def environment_name(parts: Sequence[str]) -> str:

@@ -18,10 +18,13 @@ class VisdomProcess:
 
     Args:
         process: the server; it ends where its standard input does.
+
+    Attributes:
+        pid: of the process.
     """
 
     def __init__(self, process: subprocess.Popen[bytes]):
-        self._process = process
+        self._process, self.pid = process, process.pid
 
     @classmethod
     def started(cls, options: VisdomOptions, store: Path) -> VisdomProcess | None:
@@ -48,11 +51,6 @@ class VisdomProcess:
                     start_new_session=True,  # Ctrl-C is the run's
                 )
             )
-
-    @property
-    def is_alive(self) -> bool:
-        """Whether it runs."""
-        return self._process.poll() is None
 
     def end(self) -> None:
         """End it."""
