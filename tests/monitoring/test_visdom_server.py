@@ -85,18 +85,34 @@ def test_windows_have_the_data(served, tmp_path):
     assert len(found) == 7
 
 
+class Page:
+    """What visdom sends windows to."""
+
+    def __init__(self):
+        self.windows = {}
+
+    def write_message(self, message):
+        if isinstance(message, dict):
+            self.windows[message["title"]] = message
+
+
 def test_runs_are_compared_by_visdom(served, tmp_path):
     """Its comparison puts curves of the same title of several environments into one window."""
+    from visdom.utils.server_utils import compare_envs
+
     options, _ = served
-    for env in ("a_1", "a_2"):
+    for env, loss in (("a_1", 3.0), ("a_2", 4.0)):
         sink = Visdom(options, env, warn=print, say=lambda line: None, store=tmp_path)
-        sink.write({"update": 1, "loss": 1.0})
+        sink.write({"update": 1, "loss": loss})
+        sink.diagnose(1, {"action_mean": loss * np.ones((3, 2))})
         sink.close()
-    first, second = (windows(options, env)["loss"] for env in ("a_1", "a_2"))
-    for window in (first, second):
-        assert window["type"] == "plot"
-        (curve,) = window["content"]["data"]
-        assert curve["name"] == "loss"  # unnamed curves are left out of it
+    state = {env: {"jsons": windows(options, env), "reload": {}} for env in ("a_1", "a_2")}
+    page = Page()
+    compare_envs(state, ["a_1", "a_2"], page)
+    assert set(page.windows) == {"loss", "action_mean", "compare_legend"}
+    curves = page.windows["loss"]["content"]["data"]
+    assert [(c["name"], c["y"]) for c in curves] == [("0_loss", [3.0]), ("1_loss", [4.0])]
+    assert len(page.windows["action_mean"]["content"]["data"]) == 4
 
 
 def test_a_second_run_uses_the_server_of_the_first(served, tmp_path):
