@@ -24,6 +24,7 @@ from mbrl.errors import (
 from mbrl.graph import GraphPolicy, kind_of, parse
 from mbrl.landscape import LandscapeOptions, Loss, surface
 from mbrl.monitoring import Progress, draw_surface
+from mbrl.recording import film, played, plot_trajectory
 from mbrl.registry import ALGORITHMS
 from mbrl.run_folder import RunFolder, whole
 from mbrl.tasks import Evaluation, Task, evaluate, make_task
@@ -142,6 +143,29 @@ def evaluate_actor(
 
     on_states = getattr(actor, "on_states", False)
     return evaluate(task, act, episodes=episodes, seed=seed, on_states=on_states)
+
+
+def record_run(run_dir: str | Path, config: Config) -> Path:
+    """Record the first episode that the policy of a run is evaluated on.
+
+    It leaves videos/episode.mp4, a filmstrip beside it, and the trajectory as plots/trajectory.png
+    and .csv.
+
+    Args:
+        run_dir: the folder of the run.
+        config: its configuration, perhaps with another evaluation or other arguments of its task.
+
+    Returns:
+        The video.
+
+    Raises:
+        MbrlError: if there is no such run, or nothing can be drawn here.
+    """
+    folder, task = RunFolder.open(run_dir), evaluation_task(config) or training_task(config)
+    actor = load_policy(run_dir, config.evaluation.policy)
+    episode = played(task, actor, evaluation_seed(config), seconds=config.monitor.video.seconds)
+    plot_trajectory(folder, "trajectory", task, episode)
+    return film(folder, "episode", task, episode)[0]
 
 
 def draw_landscape(run_dir: str | Path, config: Config, options: LandscapeOptions) -> Path:

@@ -118,7 +118,7 @@ class Gallery:
         episode = self._play()
         plot = plot_trajectory(self._folder, "trajectory", self._eval_task, episode)
         self._announce("trajectory", plot, update)
-        self._film("final", update, self._eval_task, episode)
+        self._film("episode", update, self._eval_task, episode)
 
     def _film(self, name: str, update: int, task: Task, episode: RecordedEpisode) -> None:
         video, strip = film(self._folder, name, task, episode, self._check)

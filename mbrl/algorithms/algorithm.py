@@ -79,7 +79,8 @@ class Algorithm(Protocol):
     :class:`~mbrl.types.Exhibits` of the last one made, and draws no random numbers. They need not
     survive a checkpoint. One that can tell what goes on inside an update may have a method
     ``diagnostics()``, which returns the :data:`~mbrl.types.Diagnostics` of the last one made under
-    the same conditions.
+    the same conditions. One whose class has an attribute ``uses_graph`` that is true optimises the
+    computation graph of the configuration.
     """
 
     @property

@@ -70,6 +70,8 @@ class PolicyGradient:
         GraphError: if the graph is wired wrongly.
     """
 
+    uses_graph = True
+
     def __init__(
         self,
         setting: Setting,

@@ -33,7 +33,7 @@ class VideoOptions:
 
     Attributes:
         every: updates between them; 0: none.
-        final: whether the first episode of the last evaluation is recorded: videos/final.mp4.
+        final: whether the first episode of the last evaluation is recorded: videos/episode.mp4.
         seconds: how much of an episode is recorded, in its own time; null: all of it.
     """
 
