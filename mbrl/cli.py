@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -27,17 +27,25 @@ from mbrl.config import (
     sweep,
 )
 from mbrl.errors import ConfigError, DivergenceError, MbrlError, one_line, suggestion
-from mbrl.finished_runs import draw_landscape, evaluate_run, resumed_config, training_task
+from mbrl.finished_runs import (
+    draw_landscape,
+    evaluate_run,
+    record_run,
+    resumed_config,
+    training_task,
+)
 from mbrl.graph import build_graph, draw, mermaid
 from mbrl.landscape import LandscapeOptions
 from mbrl.options import at_key, completed
 from mbrl.ranks import is_first, joined, launched
+from mbrl.reporting import ReportOptions, write_report
 from mbrl.run_folder import RunFolder
 from mbrl.runner import Result, run
 from mbrl.signals import Interrupted
 
+T = TypeVar("T")
 DONE, USER_ERROR, DIVERGED = 0, 2, 3
-_LANDSCAPE = "landscape"  # the section of its options, which no run records
+_LANDSCAPE, _PAGE = "landscape", "report"  # sections of options, which no run records
 
 
 class _Parser(argparse.ArgumentParser):
@@ -112,8 +120,9 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         "--resume", metavar="DIR", help="continue the run in this folder, as it was configured"
     )
     parser.add_argument(
-        "--run", metavar="DIR", nargs="+", help=f"finished runs, for --mode {' or '.join(_OF_RUNS)}"
-    )
+        "--run", metavar="DIR", nargs="+", action="extend",
+        help=f"finished runs, for --mode {' or '.join(_OF_RUNS)}",
+    )  # fmt: skip
     parser.add_argument(
         "--import", metavar="PACKAGE", action="append", dest="imports", default=[],
         help="a package that registers environments, nodes or algorithms",
@@ -122,7 +131,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--cfg", choices=["job"], help="print the composed configuration and stop")
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value",
-        help="change the configuration; landscape.* are options of --mode landscape",
+        help="change the configuration; landscape.* and report.* are options of those modes",
     )  # fmt: skip
     options = parser.parse_intermixed_args(arguments)
     if options.mode not in _MODES:
@@ -153,6 +162,8 @@ def _refuse_idle(options: argparse.Namespace) -> None:
     ):
         if idle:
             raise ConfigError(f"{given} has no effect here: {reason}")
+    if of_runs and not options.run:
+        raise ConfigError(f"--mode {options.mode} needs --run DIR: the folder of a finished run")
 
 
 def _train(options: argparse.Namespace) -> int:
@@ -204,8 +215,6 @@ def _show_check(config: Config) -> int:
 
 
 def _eval(options: argparse.Namespace) -> int:
-    if not options.run:
-        raise ConfigError("--mode eval needs --run DIR: the folder of a finished run")
     for run_dir in options.run:
         result = evaluate_run(run_dir, _of_run(run_dir, options))
         print(f"eval_return_mean={float(result.returns.mean())} run_dir={run_dir}", flush=True)
@@ -213,18 +222,39 @@ def _eval(options: argparse.Namespace) -> int:
 
 
 def _landscape(options: argparse.Namespace) -> int:
-    if not options.run:
-        raise ConfigError("--mode landscape needs --run DIR: the folder of a finished run")
-    wanted = [item for item in options.overrides if _section(item) == _LANDSCAPE]
-    options.overrides = [item for item in options.overrides if item not in wanted]
-    given: Any = _plain(OmegaConf.create(), wanted).get(_LANDSCAPE, {})
-    checked = completed(LandscapeOptions, given, _LANDSCAPE)
-    with at_key(_LANDSCAPE, LandscapeOptions):
-        grid = LandscapeOptions(**checked)
+    grid = _own_options(options, _LANDSCAPE, LandscapeOptions)
     for run_dir in options.run:
         picture = draw_landscape(run_dir, _of_run(run_dir, options), grid)
         print(f"landscape={picture} run_dir={run_dir}", flush=True)
     return DONE
+
+
+def _record(options: argparse.Namespace) -> int:
+    for run_dir in options.run:
+        video = record_run(run_dir, _of_run(run_dir, options))
+        print(f"video={video} run_dir={run_dir}", flush=True)
+    return DONE
+
+
+def _page(options: argparse.Namespace) -> int:
+    where = _own_options(options, _PAGE, ReportOptions)
+    if options.overrides:
+        raise ConfigError(
+            f"--mode report shows runs as they are, it takes no {options.overrides[0]!r}; "
+            "legal: report.file=FILE"
+        )
+    print(f"report={write_report(options.run, where)}", flush=True)
+    return DONE
+
+
+def _own_options(options: argparse.Namespace, section: str, target: type[T]) -> T:
+    """Take the options of a mode out of the overrides."""
+    wanted = [item for item in options.overrides if _section(item) == section]
+    options.overrides = [item for item in options.overrides if item not in wanted]
+    given: Any = _plain(OmegaConf.create(), wanted).get(section, {})
+    checked = completed(target, given, section)
+    with at_key(section, target):
+        return target(**checked)
 
 
 def _section(override: str) -> str:
@@ -236,9 +266,12 @@ _MODES: dict[str, Callable[[argparse.Namespace], int]] = {
     "graph": _graph,
     "check": _check,
     "eval": _eval,
+    "record": _record,
     "landscape": _landscape,
+    "report": _page,
 }
-_OF_RUNS = ("eval", "landscape")  # the modes that are told of finished runs by --run
+# The modes that are told of finished runs by --run.
+_OF_RUNS = ("eval", "record", "landscape", "report")
 
 
 def _of_run(run_dir: str, options: argparse.Namespace) -> Config:

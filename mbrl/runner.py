@@ -7,11 +7,13 @@ import importlib.metadata
 import json
 import math
 import platform
+import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 from mbrl import checkpoint
@@ -21,14 +23,14 @@ from mbrl.errors import (
     MbrlError,
     RankError,
     StorageError,
-    TaskError,
     one_line,
 )
 from mbrl.finished_runs import (
     UNFIT,
+    check_states,
     evaluate_actor,
     evaluation_seed,
-    evaluation_task,
+    fitting_evaluation_task,
     made_algorithm,
     resumed_config,
     training_task,
@@ -36,11 +38,13 @@ from mbrl.finished_runs import (
 )
 from mbrl.follower import Follower, agree_to_stop
 from mbrl.gallery import Gallery
-from mbrl.monitoring import Console, CsvFile, MetricStream
+from mbrl.monitoring import Console, CsvFile, MetricStream, Sink, dashboards
 from mbrl.ranks import Ranks, joined
+from mbrl.recording import played
 from mbrl.run_folder import RunFolder
 from mbrl.signals import Interrupted, Stop, routed
-from mbrl.tasks import Evaluation, Task
+from mbrl.tasks import Evaluation
+from mbrl.types import Diagnostics, RecordedEpisode
 
 _CHOOSING = 5_000  # added to the seed of evaluations during training
 # What may be changed when a run is continued: what its past updates did not depend on.
@@ -117,11 +121,11 @@ class _Run:
         self.config, self._stop, self._ranks = config, stop, ranks
         torch.set_num_threads(config.torch_threads)
         self._task = training_task(config)
-        self._eval_task = self._make_eval_task()
+        self._eval_task = fitting_evaluation_task(config, self._task)
         self._generator = torch.Generator().manual_seed(config.seed)
         self._kind = config.algorithm["kind"]
         self._algorithm = made_algorithm(config, self._task, self._generator, self._pause, ranks)
-        self._check_states()
+        check_states(self._eval_task, self._task, self._algorithm, self._kind)
         self._update, self._env_steps, self._wall = 0, 0, 0.0
         self._pauses = 0  # in the middle of updates
         self._tell: Callable[[str], None] = lambda doing: None
@@ -143,7 +147,6 @@ class _Run:
             if self.folder.read_config() != config.as_dict():
                 self.folder.write_config(config.as_dict())
                 self.folder.log("resumed with another configuration: see config.yaml")
-        self._gallery = Gallery(self.folder, self._task, config.monitor, self._stop_if_asked)
         ranks.told(str(self.folder.path))
 
     def execute(self) -> Result:
@@ -163,37 +166,113 @@ class _Run:
         self._save()  # so that a run can be resumed from its beginning on
         console = Console(total, self._update)
         self._tell = console.note
-        stream = MetricStream([CsvFile(self.folder.metrics, keep=self._update), console])
+        table = CsvFile(self.folder.metrics, keep=self._update)
+        stream = MetricStream([table, console, *self._dashboards()])
         try:
-            self._train(stream)
+            summary = self._shown(stream)
         except RankError as error:
             self._save()
             raise RankError(f"{error}; resume with --resume {self.folder.path}") from error
         finally:
             stream.close()
-        self._save()
-        evaluation = self._final_evaluation()
-        summary = self._summary(evaluation)
-        self.folder.write_summary(summary)
-        self.folder.log(f"eval_return_mean={summary['eval_return_mean']}")
         self._ranks.told(json.dumps(summary))
         return Result(summary, self.folder.path)
 
-    def _train(self, stream: MetricStream) -> None:
+    def _shown(self, stream: MetricStream) -> dict[str, Any]:
+        """Train and evaluate while a stream is told of it; return the summary."""
+        stream.tell("configuration", self.folder.config_text())
+        gallery = Gallery(
+            self.folder,
+            self._task,
+            self._eval_task,
+            self.config.monitor,
+            sink=stream,
+            warn=self._warn,
+            check=self._stop_if_asked,
+            play=self._played,
+        )
+        gallery.begin(self._algorithm)
+        self._train(stream, gallery)
+        self._save()
+        summary = self._summary(self._final_evaluation())
+        self.folder.write_summary(summary)
+        self.folder.log(f"eval_return_mean={summary['eval_return_mean']}")
+        stream.tell("summary", json.dumps(summary, indent=2))
+        gallery.finish(self._update)
+        return summary
+
+    def _dashboards(self) -> list[Sink]:
+        return dashboards(
+            self.config.monitor,
+            self.folder.path,
+            done=self._update,
+            store=Path(self.config.output_dir) / "visdom",
+            warn=self._warn,
+            say=lambda line: print(line, file=sys.stderr, flush=True),
+        )
+
+    def _warn(self, line: str) -> None:
+        print(f"warning: {line}", file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError):  # a full disk, perhaps
+            self.folder.log(line)
+
+    def _train(self, stream: MetricStream, gallery: Gallery) -> None:
         if self._owed:
             self._saved = -1  # latest.pt owes it, too
             self._look_back({})
         while self._update < self._algorithm.updates:
             self._stop_if_any_is_asked()
             self._counted_at = time.perf_counter()
+            before = self._wall, self._engine_seconds()
             measured = self._measured_update()
             self._update += 1
             self._env_steps += int(measured.pop("env_steps"))
             self._count_time()
             row = {"update": self._update, "env_steps": self._env_steps, "wall_s": self._wall}
             stream.write({**row, **measured})
+            if stream.wants_diagnostics:
+                stream.diagnose(self._update, self._diagnostics(*before))
             self._look_back(measured)
-            self._gallery.show(self._update, self._algorithm)
+            gallery.show(self._update, self._algorithm)
+
+    def _diagnostics(self, wall: float, engine: float) -> Diagnostics:
+        """Return what the algorithm knows of its last update, and the engine's share of it.
+
+        Args:
+            wall: seconds of training before it.
+            engine: seconds of the engine before it.
+        """
+        found: Callable[[], Diagnostics] = getattr(self._algorithm, "diagnostics", dict)
+        if self._task.simulator is None:
+            return found()
+        share = (self._engine_seconds() - engine) / (self._wall - wall)
+        return {**found(), "engine_share": np.array(share)}
+
+    def _engine_seconds(self) -> float:
+        return 0.0 if self._task.simulator is None else self._task.simulator.engine_seconds
+
+    def _played(self) -> RecordedEpisode:
+        """Return the first episode of the last evaluation, by the present policy."""
+
+        def stop_if_asked() -> None:
+            if self._stop.signum is not None:
+                raise Interrupted(self._stop.signum, self.folder.path)
+
+        drawn = self._generator.get_state()
+        try:
+            return played(
+                self._eval_task,
+                self._algorithm.actor(),
+                evaluation_seed(self.config),
+                seconds=self.config.monitor.video.seconds,
+                before=stop_if_asked,
+            )
+        except Interrupted:
+            self._generator.set_state(drawn)
+            self._save()
+            raise
+        finally:
+            self._generator.set_state(drawn)  # as if nobody had looked
 
     def _measured_update(self) -> dict[str, float]:
         """Make an update; if it fails, save what was whole before, random numbers included."""
@@ -289,35 +368,6 @@ class _Run:
         except UNFIT as error:
             raise unfit(self.folder.path, error) from error
         self._saved = self._update
-
-    def _make_eval_task(self) -> Task:
-        task = evaluation_task(self.config) or self._task
-        if task.max_episode_steps is None:
-            raise TaskError(
-                f"eval_task: {task.name} has no max_episode_steps: its episodes might never end"
-            )
-        if task.observation_size != self._task.observation_size:
-            raise ConfigError(
-                f"eval_task: {task.name} has observations of width {task.observation_size}, "
-                f"the policy is trained on {self._task.observation_size}"
-            )
-        if task.action_size != self._task.action_size:
-            raise ConfigError(
-                f"eval_task: {task.name} has actions of width {task.action_size}, "
-                f"the policy is trained on {self._task.action_size}"
-            )
-        return task
-
-    def _check_states(self) -> None:
-        """What acts on states must be evaluated on states like those it was made for."""
-        task, there = self._task, self._eval_task
-        if there.state_size == task.state_size:
-            return
-        if getattr(self._algorithm.actor(), "on_states", False):
-            raise ConfigError(
-                f"eval_task: {there.name} has states of width {there.state_size}, algorithm "
-                f"{self._kind} plans for those of task {task.name}, {task.state_size}"
-            )
 
     def _final_evaluation(self) -> Evaluation:
         if self._best == _NOTHING:  # nothing was measured: the best known is the latest

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 Array: TypeAlias = NDArray[np.float64]
 Space: TypeAlias = Literal["observations", "states"]  # what data or a model are of
+# What is seen inside an update, by name: a number [], one a step [T], or several a step [T, n].
+Diagnostics: TypeAlias = Mapping[str, Array]
 
 
 class Linearization(NamedTuple):

@@ -53,7 +53,8 @@ def trained(case, ranks):
         setting, updates=3, batch=7, horizon=6, estimator=estimator, **options
     )
     rows = [algorithm.update() for _ in range(3)]
-    return rows, algorithm.state_dict()
+    seen = {name: torch.from_numpy(value) for name, value in algorithm.diagnostics().items()}
+    return rows, algorithm.state_dict(), seen
 
 
 def assert_equal(found, expected, where=""):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -62,6 +62,7 @@ class Problem(NamedTuple):
     objective: Objective
     generator: torch.Generator
     record: tuple[str, ...] = ()  # values of the graph that others want to see
+    watch: Callable[[int, Tensor], None] | None = None  # see ``Graph.unroll``
     ranks: Ranks = ALONE
     batch: int | None = None  # rows of all ranks together; None: there is one
 
@@ -88,6 +89,7 @@ class Problem(NamedTuple):
                 generator=self.generator,
                 context=self.start.context,
                 record=self.record,
+                watch=self.watch,
                 part=(self.first, self.size),
                 **sampling,
             )
