@@ -20,6 +20,7 @@ from mbrl import checkpoint
 from mbrl.config import Config, from_mapping
 from mbrl.errors import (
     ConfigError,
+    DivergenceError,
     MbrlError,
     RankError,
     StorageError,
@@ -154,6 +155,8 @@ class _Run:
         try:
             return self._execute()
         except MbrlError as error:
+            if isinstance(error, DivergenceError):
+                error.run_dir = self.folder.path
             with contextlib.suppress(OSError):  # a full disk, perhaps: the error itself says more
                 self.folder.log(f"{type(error).__name__}: {error}")
             raise
