@@ -21,6 +21,8 @@ from pathlib import Path
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from mbrl.monitoring import read_metrics
+
 PUBLISHED = (
     300, 830, 1205, 1230, 1333, 1287, 1362, 1317, 1357, 1417, 1365, 1415, 1393, 1403, 1428,
 )  # fmt: skip
@@ -51,16 +53,13 @@ class Curve:
 def run_curve(path, label):
     """Return the curve of the folder of a run; a line that is just being written is left out."""
     file = path / "metrics.csv"
-    try:
-        lines = file.read_text().splitlines(keepends=True)
-    except OSError as error:
-        raise SystemExit(f"error: {file}: {error.strerror}") from error
-    rows = list(csv.DictReader(line for line in lines if line.endswith("\n")))
-    if not rows:
+    if not file.exists():
+        raise SystemExit(f"error: {file}: No such file")
+    columns = {name: values.tolist() for name, values in read_metrics(file).items()}
+    if not columns:
         raise SystemExit(f"error: {file} has no iteration yet")
-    if RETURN not in rows[0]:
-        raise SystemExit(f"error: {file} has no column {RETURN!r}, only {', '.join(rows[0])}")
-    columns = {name: [float(row[name]) for row in rows] for name in rows[0]}
+    if RETURN not in columns:
+        raise SystemExit(f"error: {file} has no column {RETURN!r}, only {', '.join(columns)}")
     return Curve(label, columns, linewidth=1.4, marker="o", markersize=3)
 
 

@@ -104,6 +104,18 @@ class RunFolder:
             raise ConfigError(f"{file} must hold a mapping, got {type(content).__name__}")
         return {str(key): value for key, value in content.items()}
 
+    def config_text(self) -> str:
+        """Return config.yaml as it is written.
+
+        Raises:
+            ConfigError: if it cannot be read.
+        """
+        file = self.path / "config.yaml"
+        try:
+            return file.read_text(encoding="utf-8", errors="replace")
+        except OSError as error:
+            raise ConfigError(f"{file} cannot be read: {error.strerror}") from error
+
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Write summary.json."""
         self._replace("summary.json", json.dumps(summary, indent=2) + "\n")

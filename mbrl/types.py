@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 Array: TypeAlias = NDArray[np.float64]
 Space: TypeAlias = Literal["observations", "states"]  # what data or a model are of
+# What is seen inside an update, by name: a number [], one a step [T], or several a step [T, n].
+Diagnostics: TypeAlias = Mapping[str, Array]
 
 
 class Linearization(NamedTuple):
@@ -90,6 +92,8 @@ class Step(NamedTuple):
     gain: Callable[[Any, int], torch.Tensor | float] | None = None
     replay: torch.Tensor | None = None  # (T, nu): samples that row 0 repeats instead of drawing
     start: int = 0  # index of the first step of the unrolling: before it, nothing is remembered
+    # Where processes share a batch: the index of row 0 in the whole, and how many rows that has.
+    part: tuple[int, int] | None = None
 
 
 class Trajectory(NamedTuple):

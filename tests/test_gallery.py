@@ -16,6 +16,7 @@ from mbrl import gallery
 from mbrl.config import from_mapping
 from mbrl.errors import ConfigError
 from mbrl.finished_runs import resumed_config
+from mbrl.monitoring import MonitorOptions, PlotOptions
 from mbrl.run_folder import RunFolder
 from mbrl.runner import run
 from mbrl.signals import Interrupted
@@ -80,7 +81,7 @@ def videos(*updates):
 
 def test_plots_are_the_default(config, reference, capfd):
     path = run(config()).run_dir
-    assert resumed_config(path).as_dict()["monitor"] == {**OFF, "plots": {"every": 1}}
+    assert resumed_config(path).monitor == MonitorOptions(plots=PlotOptions(every=1))
     assert shown(path) == plots(1, 2, 3)
     assert same_runs(path, reference)
     assert warnings_of(path, capfd) == []
@@ -115,7 +116,7 @@ def test_videos_are_of_the_episode_that_is_shown(config, reference, monkeypatch,
 
 
 def test_algorithms_with_nothing_to_show_leave_nothing(tmp_path, capfd):
-    path = run(tiny_config(tmp_path, monitor=ALL)).run_dir
+    path = run(tiny_config(tmp_path)).run_dir
     assert shown(path) == []
     assert warnings_of(path, capfd) == []
 

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from mbrl.errors import ArgumentError
+from mbrl.ranks import ALONE, Ranks
 from mbrl.tasks import Task
 from mbrl.types import Array
 
@@ -76,6 +77,7 @@ class Setting(NamedTuple):
     # Where checkpoints lie, for what is too large to be written with each of them; None: nowhere.
     # Not to be called before the first state_dict.
     folder: Callable[[], Path | None] = _nowhere
+    ranks: Ranks = ALONE
 
 
 class Algorithm(Protocol):
@@ -85,7 +87,13 @@ class Algorithm(Protocol):
     returns the :class:`~mbrl.landscape.Loss` that ``--mode landscape`` draws around them. One that
     has more to show of an update than numbers may have a method ``exhibits()``, which returns the
     :class:`~mbrl.types.Exhibits` of the last one made, and draws no random numbers. They need not
-    survive a checkpoint.
+    survive a checkpoint. One that can tell what goes on inside an update may have a method
+    ``diagnostics()``, which returns the :data:`~mbrl.types.Diagnostics` of the last one made under
+    the same conditions. One whose class has an attribute ``uses_graph`` that is true optimises the
+    computation graph of the configuration.
+
+    One that several ranks can share says so by a class attribute ``shares_ranks``. What ``update``
+    returns and ``state_dict`` are then the same on all of them.
     """
 
     @property

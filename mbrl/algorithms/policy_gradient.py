@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import torch
 
 from mbrl.algorithms.algorithm import Actor, Setting
+from mbrl.algorithms.diagnostics import ActionGradients, step_diagnostics
 from mbrl.algorithms.estimators import ESTIMATORS, Estimator, Problem, Subject
 from mbrl.algorithms.optimizer import OptimizerOptions, make_optimizer, set_learning_rate
 from mbrl.algorithms.start_states import STARTS, ResetStart
@@ -19,7 +20,7 @@ from mbrl.graph import GraphPolicy, build_graph
 from mbrl.landscape import PolicyLoss
 from mbrl.nn import saturation
 from mbrl.options import Choice, chosen
-from mbrl.types import Start, Trajectory
+from mbrl.types import Diagnostics, Start, Trajectory
 
 Chosen = Mapping[str, Any]
 
@@ -40,8 +41,11 @@ class PolicyGradient:
     evaluation then begins there too; ``eval_task_args: {max_episode_steps: H}`` ends it with the
     trajectory.
 
+    Of several ranks each rolls out and differentiates a part of the batch; the gradient is that of
+    one which does it all.
+
     Args:
-        setting: task, graph and generator.
+        setting: task, graph, generator and ranks.
         updates: gradient steps in all.
         horizon: steps H of a rollout, at the end.
         horizon_start: steps of a rollout in the first update. A system that falls multiplies
@@ -68,6 +72,9 @@ class PolicyGradient:
             do not fit each other or the policies.
         GraphError: if the graph is wired wrongly.
     """
+
+    shares_ranks = True
+    uses_graph = True
 
     def __init__(
         self,
@@ -104,7 +111,12 @@ class PolicyGradient:
         self._horizon, self._shortest = horizon, horizon_start or horizon
         self._length, self._stable_norm = self._shortest, stable_norm
         self._clip_norm, self._clip_value = clip_norm, clip_value
-        self._task, self._generator = setting.task, setting.generator
+        self._task, self._generator, self._ranks = setting.task, setting.generator, setting.ranks
+        if batch < self._ranks.size:
+            raise ArgumentError(
+                f"algorithm.batch must be at least the number of ranks, {self._ranks.size}, "
+                f"got {batch}"
+            )
         self.graph = build_graph(setting.graph, setting.task, generator=setting.generator)
         subject = Subject.of(self.graph, horizon=horizon, batch=batch)
         self._parameters = subject.parameters
@@ -121,6 +133,7 @@ class PolicyGradient:
         self._optimizer = make_optimizer(self._parameters, optimizer)
         self._imagined = any(node.is_imagined for node in subject.graph.nodes.values())
         self._done = 0
+        self._gradients, self._last = ActionGradients(), dict[str, torch.Tensor]()
 
     def update(self) -> dict[str, float]:
         """Roll out, differentiate, step; let the normalisers see the observations."""
@@ -129,6 +142,7 @@ class PolicyGradient:
             normalizer.refresh()
         start = self._start.draw(self._batch, self._generator)
         estimate = self._estimator.estimate(self._problem(start))
+        self._gradients.share(self._ranks)
         for name, parameter in self._parameters.items():
             parameter.grad = estimate.gradients[name]
         norm = self._gradient_norm()
@@ -141,6 +155,7 @@ class PolicyGradient:
         self._done += 1
         self._adapt_horizon(norm)
         self._update_normalizers(estimate.trajectory)
+        self._last = _detached(estimate.trajectory)
         return {
             **self._measured(estimate.trajectory, estimate.returns, norm, follow),
             "learning_rate": rate,
@@ -150,6 +165,18 @@ class PolicyGradient:
     def actor(self) -> Actor:
         """Return the policy of the graph."""
         return GraphPolicy.of(self.graph)
+
+    def diagnostics(self) -> Diagnostics:
+        """Return the norms of gradients and the statistics of actions, step by step."""
+        if not self._last:
+            return {}
+        norms = self._gradients.norms()
+        return {
+            **({} if norms is None else {"action_gradient_norm": norms}),
+            **step_diagnostics(
+                **self._last, low=self._task.action_low, high=self._task.action_high
+            ),
+        }
 
     def loss(self, generator: torch.Generator, batch: int | None = None) -> PolicyLoss:
         """Return what is descended, over fixed starts and noise, at the present parameters.
@@ -185,7 +212,18 @@ class PolicyGradient:
     def _problem(self, start: Start) -> Problem:
         wanted = {*self._normalizers, *(n for n in self._start.record if n in self.graph.widths)}
         objective = weighed(self._weighting, self._discounts[: self._length])
-        return Problem(start, self._length, objective, self._generator, tuple(sorted(wanted)))
+        self._gradients = ActionGradients()  # those of this update
+        ranks = self._ranks
+        return Problem(
+            Start(*(part[ranks.rows(self._batch)] for part in start)),
+            self._length,
+            objective,
+            self._generator,
+            tuple(sorted(wanted)),
+            self._gradients.watch,
+            ranks,
+            self._batch,
+        )
 
     def _adapt_horizon(self, norm: float) -> None:
         if norm <= self._stable_norm:
@@ -235,6 +273,12 @@ class PolicyGradient:
 def _estimator(options: Chosen, subject: Subject) -> Estimator:
     complete = chosen(ESTIMATORS, options, "algorithm.estimator")
     return ESTIMATORS[complete.pop("kind")](subject, **complete)
+
+
+def _detached(trajectory: Trajectory) -> dict[str, torch.Tensor]:
+    """Return what is diagnosed of rollouts, without what it was computed from."""
+    actions, rewards = trajectory.actions.detach(), trajectory.rewards.detach()
+    return {"actions": actions, "rewards": rewards, "alive": trajectory.alive}
 
 
 def _start(options: Chosen, subject: Subject) -> ResetStart:

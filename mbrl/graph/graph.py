@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -71,6 +71,7 @@ class Graph(nn.Module):
         context: Tensor | None = None,
         start: int = 0,
         record: Sequence[str] = (),
+        watch: Callable[[int, Tensor], None] | None = None,
         **sampling: Any,
     ) -> Trajectory:
         """Run the graph for ``horizon`` steps.
@@ -88,8 +89,10 @@ class Graph(nn.Module):
             start: index of the first step in its episode.
             record: names of further values to keep. What makes them runs at every step, even where
                 a ``hold`` has no use for it.
+            watch: called with the index of every step, from 0, and its actions [B, nu] as later
+                values depend on them, so that it may hook their gradients.
             **sampling: what an estimator asks of stochastic policies: the fields ``draws``,
-                ``gain`` and ``replay`` of :class:`mbrl.types.Step`.
+                ``gain``, ``replay`` and ``part`` of :class:`mbrl.types.Step`.
 
         Returns:
             The trajectory; ``values`` holds what ``record`` names, [T, B, ...].
@@ -112,6 +115,8 @@ class Graph(nn.Module):
             values = self._steps.run(live, step._replace(t=start + t), roots)
             for name, steps in series.items():
                 steps.append(values[name])
+            if watch is not None:
+                watch(t, values["action"])
             following = {name: values[c.source] for name, c in self.spec.carry.items()}
             carries = following if all_alive else _choose(alive, following, carries)
             alives.append(alive)

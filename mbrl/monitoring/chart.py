@@ -13,7 +13,12 @@ from matplotlib.figure import Figure
 from mbrl.types import Chart, Panel
 
 _WIDTH, _HEIGHT, _DPI = 5.6, 4.0, 130  # inches of a panel, pixels per inch
-_COLORS = ("#d1495b", "#2e6f95", "#4f9d69", "#8d6a9f", "#c58b2a")  # repeated where they run out
+_COLORS = (  # repeated where they run out
+    "#d1495b", "#2e6f95", "#4f9d69", "#8d6a9f", "#c58b2a",
+    "#5f6b7a", "#d98cb3", "#3aa6a6", "#8a5a3c", "#a3b34a",
+)  # fmt: skip
+_MOST_MARKED = 60  # points of a curve that are told apart
+_MOST_NAMED = 12  # curves of a panel
 
 
 def draw_chart(chart: Chart, path: str | os.PathLike[str]) -> None:
@@ -45,11 +50,13 @@ def write_columns(
 def _draw_panel(axes: Any, panel: Panel) -> None:
     for index, curve in enumerate(panel.curves):
         color = _COLORS[index % len(_COLORS)]
+        marker = "o" if len(curve.x) <= _MOST_MARKED else ""
         axes.plot(
-            curve.x, curve.mean, color=color, marker="o", markersize=3, linewidth=1.6,
+            curve.x, curve.mean, color=color, marker=marker, markersize=3, linewidth=1.6,
             label=curve.label,
         )  # fmt: skip
-        axes.fill_between(curve.x, curve.low, curve.high, color=color, alpha=0.2, linewidth=0)
+        if (curve.low != curve.high).any():
+            axes.fill_between(curve.x, curve.low, curve.high, color=color, alpha=0.2, linewidth=0)
     axes.set_title(panel.title, fontsize=10)
     axes.set_xlabel(panel.x_label)
     axes.set_ylabel(panel.y_label)
@@ -58,4 +65,5 @@ def _draw_panel(axes: Any, panel: Panel) -> None:
     if panel.y is not None:
         axes.set_yscale("log", base=panel.y)
     axes.grid(linewidth=0.3, alpha=0.6)
-    axes.legend(fontsize=8)
+    if len(panel.curves) <= _MOST_NAMED:
+        axes.legend(fontsize=8)

@@ -7,14 +7,14 @@ import time
 
 from tqdm import tqdm
 
-from mbrl.monitoring.stream import Row
+from mbrl.monitoring.stream import Row, Sink
 
 _SECONDS_BETWEEN_LINES = 5.0
 _SECONDS_BETWEEN_NOTES = 30.0  # on an update that takes so long
 _SHOWN = ("return_mean", "fit_loss", "validation_open_loop_error")
 
 
-class Console:
+class Console(Sink):
     """Shows how far a run is, on standard error.
 
     Args:

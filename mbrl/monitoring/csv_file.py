@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
-from mbrl.monitoring.stream import Row
+import numpy as np
+
+from mbrl.errors import StorageError
+from mbrl.monitoring.stream import Row, Sink
+from mbrl.types import Array
 
 
-class CsvFile:
+class CsvFile(Sink):
     """Appends rows to a CSV file; integers are written as integers, floats so that they round-trip.
 
     Args:
@@ -41,6 +47,43 @@ class CsvFile:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+def read_metrics(path: Path) -> dict[str, Array]:
+    """Return the columns of a metrics.csv, [rows] each; none where there is no whole row yet.
+
+    A line that is just being written is left out, and so is one that was torn by a crash.
+
+    Raises:
+        StorageError: if the file cannot be read.
+    """
+    try:
+        text = path.read_text(errors="replace")
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise StorageError(f"{path} cannot be read: {error.strerror}") from error
+    header, *lines = text.splitlines(keepends=True) or [""]
+    names = header.strip().split(",")
+    rows = [
+        line.split(",")
+        for line in lines
+        if line.endswith("\n") and _update_of(line, len(names)) < math.inf
+    ]
+    if not rows:
+        return {}
+    return {name: _numbers(row[i] for row in rows) for i, name in enumerate(names)}
+
+
+def _numbers(texts: Iterable[str]) -> Array:
+    """Return what was written by :func:`_number`, or by hand; what is no number is NaN."""
+    found = []
+    for text in texts:
+        try:
+            found.append(float(text))
+        except ValueError:
+            found.append(math.nan)
+    return np.array(found)
 
 
 def _update_of(row: str, width: int) -> float:

@@ -15,7 +15,7 @@ from mbrl.nn.normalizer import RunningNormalizer
 from mbrl.nn.policy import DeterministicMLP, Policy, act
 from mbrl.nn.quaternions import unit_quaternions
 from mbrl.nn.saved import ModelDescription, load_dynamics, load_state_dynamics
-from mbrl.nn.squash import Squash, saturation, soft_lower_bound
+from mbrl.nn.squash import Squash, saturated, saturation, soft_lower_bound
 from mbrl.nn.stacked_layers import Parameters, Tape
 
 __all__ = [
@@ -53,6 +53,7 @@ __all__ = [
     "load_state_dynamics",
     "one_step_error",
     "open_loop_error",
+    "saturated",
     "saturation",
     "soft_lower_bound",
     "unit_quaternions",

@@ -58,8 +58,13 @@ def saturation(action: Tensor, low: Tensor, high: Tensor, threshold: float = 0.9
         high: [nu].
         threshold: |position in the range| in [0, 1] above which an entry counts.
     """
-    position = ((action - (low + high) / 2) / ((high - low) / 2)).abs()
-    return float((position > threshold).to(torch.float64).mean()) if action.numel() else 0.0
+    inside = saturated(action, low, high, threshold)
+    return float(inside.to(torch.float64).mean()) if action.numel() else 0.0
+
+
+def saturated(action: Tensor, low: Tensor, high: Tensor, threshold: float = 0.98) -> Tensor:
+    """Return which entries :func:`saturation` counts, [..., nu]; its arguments."""
+    return ((action - (low + high) / 2) / ((high - low) / 2)).abs() > threshold
 
 
 def soft_lower_bound(value: Tensor, bound: float, threshold: float) -> Tensor:

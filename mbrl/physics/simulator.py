@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -20,6 +19,7 @@ from mbrl.physics.sensing import Probe, Sensing
 from mbrl.physics.sensors import SensorDifference
 from mbrl.physics.smoothing import Smoothing, smoothing_of
 from mbrl.physics.state import StateSpec
+from mbrl.physics.timed_lock import TimedLock
 from mbrl.types import Array, Linearization, SensorLinearization
 
 _KEPT_POOLS = 4
@@ -64,7 +64,7 @@ class Simulator:
         self.threads = thread_count(threads)
         self.dt = float(self.model.opt.timestep * frame_skip)
         # The pools' buffers are shared by all calls: one Python thread at a time.
-        self._lock = threading.RLock()
+        self._lock = TimedLock()
         self._pools: dict[tuple[str, ...], SimulationPool] = {}
         self._sensors: SensorDifference | None = None
         self._sensing: Sensing | None = None
@@ -372,6 +372,11 @@ class Simulator:
     def linearization_fallbacks(self) -> dict[str, int]:
         """Why states fell back to differences of the step, in Jacobians or sensors, how many."""
         return dict(self._linearizer.fallbacks)
+
+    @property
+    def engine_seconds(self) -> float:
+        """Wall time spent on steps and Jacobians so far; a feedback law's own is among it."""
+        return self._lock.seconds
 
     def check_linearization(self, method: str, eps: float | None) -> None:
         """Raise what :meth:`linearize` would, before anything is computed."""
