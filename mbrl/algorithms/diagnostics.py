@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import torch
 from torch import Tensor
 
@@ -22,20 +20,26 @@ class ActionGradients:
     """
 
     def __init__(self) -> None:
-        self._found: dict[int, Tensor] = {}
+        self._actions: list[Tensor] = []
+        self._found: list[Tensor] = []
 
     def watch(self, t: int, action: Tensor) -> None:
         """Note what will reach the actions [B, nu] of step t; changes nothing."""
         if action.requires_grad:
-            action.register_hook(partial(self._found.__setitem__, t))
+            action.retain_grad()
+            self._actions.append(action)
+
+    def settle(self) -> None:
+        """Let go of what was differentiated; call it afterwards."""
+        self._found = [action.grad for action in self._actions if action.grad is not None]
+        self._actions = []
 
     def norms(self) -> Array | None:
         """Return g [T]; None if nothing was differentiated."""
         if not self._found:
             return None
-        steps = [self._found[t] for t in sorted(self._found)]
         # The loss is a mean over rows: its derivatives by theirs have the factor 1 / N already.
-        norms: Array = torch.stack(steps).norm(dim=-1).sum(-1).numpy()
+        norms: Array = torch.stack(self._found).norm(dim=-1).sum(-1).numpy()
         return norms
 
 

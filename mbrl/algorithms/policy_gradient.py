@@ -145,6 +145,7 @@ class PolicyGradient:
         self._done += 1
         self._adapt_horizon(norm)
         self._update_normalizers(estimate.trajectory)
+        self._gradients.settle()
         self._last = _detached(estimate.trajectory)
         return {
             **self._measured(estimate.trajectory, estimate.returns, norm, follow),
