@@ -53,7 +53,7 @@ class Showing:
         self._console = Console(algorithm.updates, done)
         # Before dashboards, which show what it has kept of an earlier part of the run.
         table = CsvFile(folder.metrics, keep=done)
-        store = Path(config.output_dir) / "visdom"
+        store = Path(config.output_dir) / ".visdom"
         extras = dashboards(
             config.monitor, folder.path, done=done, store=store, warn=self._warn, say=_say
         )
