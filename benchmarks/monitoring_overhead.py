@@ -1,4 +1,4 @@
-"""What TensorBoard and a visdom dashboard cost a run, as a share of its processor time.
+"""What TensorBoard and a visdom dashboard cost a run, as shares of its time.
 
     python benchmarks/monitoring_overhead.py [--config-file FILE] [--updates N] [--port PORT]
 
@@ -70,11 +70,10 @@ def main() -> None:
         beside = processor(resource.RUSAGE_SELF) - whole - training
         server = processor(resource.RUSAGE_CHILDREN)
     shown = sum(spent)
-    own = training - shown
+    own, wall = training - shown, result.summary["total_s"]
     print(
-        f"{options.updates} updates of {Path(options.config_file).name}: "
-        f"{own:.1f} s of processor time without showing, {result.summary['wall_s']:.1f} s on the "
-        "clock"
+        f"{options.updates} updates of {Path(options.config_file).name}: {wall:.1f} s on the "
+        f"clock, of which the processor spent {own:.1f} s on the run itself"
     )
     for label, seconds in (
         ("in the thread that trains", shown),
@@ -82,7 +81,7 @@ def main() -> None:
         ("in the visdom server", server),
         ("all together", shown + beside + server),
     ):
-        print(f"  {seconds:7.2f} s  {100 * seconds / own:5.2f} %  {label}")
+        print(f"  {seconds:7.2f} s  {100 * seconds / wall:5.2f} % of the clock  {label}")
 
 
 if __name__ == "__main__":

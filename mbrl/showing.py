@@ -20,7 +20,7 @@ from mbrl.run_folder import RunFolder
 from mbrl.tasks import Task
 from mbrl.types import Array, RecordedEpisode
 
-_SECONDS_BETWEEN_DIAGNOSES = 0.5
+_SECONDS_BETWEEN_DIAGNOSES = 1.0
 
 
 class Showing:
