@@ -7,13 +7,11 @@ import importlib.metadata
 import json
 import math
 import platform
-import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 
 from mbrl import checkpoint
@@ -38,14 +36,13 @@ from mbrl.finished_runs import (
     unfit,
 )
 from mbrl.follower import Follower, agree_to_stop
-from mbrl.gallery import Gallery
-from mbrl.monitoring import Console, CsvFile, MetricStream, Sink, dashboards
 from mbrl.ranks import Ranks, joined
 from mbrl.recording import played
 from mbrl.run_folder import RunFolder
+from mbrl.showing import Showing
 from mbrl.signals import Interrupted, Stop, routed
 from mbrl.tasks import Evaluation
-from mbrl.types import Diagnostics, RecordedEpisode
+from mbrl.types import RecordedEpisode
 
 _CHOOSING = 5_000  # added to the seed of evaluations during training
 # What may be changed when a run is continued: what its past updates did not depend on.
@@ -174,92 +171,50 @@ class _Run:
             f"training {self._kind} on {self.config.task}, update {self._update}/{total}"
         )
         self._save()  # so that a run can be resumed from its beginning on
-        console = Console(total, self._update)
-        self._tell = console.note
-        table = CsvFile(self.folder.metrics, keep=self._update)
-        stream = MetricStream([table, console, *self._dashboards()])
+        showing = Showing(
+            self.folder,
+            self.config,
+            self._algorithm,
+            self._task,
+            self._eval_task,
+            done=self._update,
+            check=self._stop_if_asked,
+            play=self._played,
+        )
+        self._tell = showing.note
         try:
-            summary = self._shown(stream)
+            showing.begin()
+            self._train(showing)
+            self._save()
+            summary = self._summary(self._final_evaluation())
+            self.folder.write_summary(summary)
+            self.folder.log(f"eval_return_mean={summary['eval_return_mean']}")
+            showing.finish(self._update, summary)
         except RankError as error:
             self._save()
             raise RankError(f"{error}; resume with --resume {self.folder.path}") from error
         finally:
-            stream.close()
+            showing.close()
         self._ranks.told(json.dumps(summary))
         return Result(summary, self.folder.path)
 
-    def _shown(self, stream: MetricStream) -> dict[str, Any]:
-        """Train and evaluate while a stream is told of it; return the summary."""
-        stream.tell("configuration", self.folder.config_text())
-        gallery = Gallery(
-            self.folder,
-            self._task,
-            self._eval_task,
-            self.config.monitor,
-            sink=stream,
-            warn=self._warn,
-            check=self._stop_if_asked,
-            play=self._played,
-        )
-        gallery.begin(self._algorithm)
-        self._train(stream, gallery)
-        self._save()
-        summary = self._summary(self._final_evaluation())
-        self.folder.write_summary(summary)
-        self.folder.log(f"eval_return_mean={summary['eval_return_mean']}")
-        stream.tell("summary", json.dumps(summary, indent=2))
-        gallery.finish(self._update)
-        return summary
-
-    def _dashboards(self) -> list[Sink]:
-        return dashboards(
-            self.config.monitor,
-            self.folder.path,
-            done=self._update,
-            store=Path(self.config.output_dir) / "visdom",
-            warn=self._warn,
-            say=lambda line: print(line, file=sys.stderr, flush=True),
-        )
-
-    def _warn(self, line: str) -> None:
-        print(f"warning: {line}", file=sys.stderr, flush=True)
-        with contextlib.suppress(OSError):  # a full disk, perhaps
-            self.folder.log(line)
-
-    def _train(self, stream: MetricStream, gallery: Gallery) -> None:
+    def _train(self, showing: Showing) -> None:
         if self._owed:
             self._saved = -1  # latest.pt owes it, too
             self._look_back({})
         while self._update < self._algorithm.updates:
             self._stop_if_any_is_asked()
             self._counted_at = time.perf_counter()
-            before = self._wall, self._engine_seconds()
+            before = self._wall
+            showing.before_update()
             measured = self._measured_update()
             self._update += 1
             self._env_steps += int(measured.pop("env_steps"))
             self._count_time()
             row = {"update": self._update, "env_steps": self._env_steps, "wall_s": self._wall}
-            stream.write({**row, **measured})
-            if stream.wants_diagnostics:
-                stream.diagnose(self._update, self._diagnostics(*before))
+            showing.after_update({**row, **measured}, self._wall - before)
             self._look_back(measured)
-            gallery.show(self._update, self._algorithm)
-
-    def _diagnostics(self, wall: float, engine: float) -> Diagnostics:
-        """Return what the algorithm knows of its last update, and the engine's share of it.
-
-        Args:
-            wall: seconds of training before it.
-            engine: seconds of the engine before it.
-        """
-        found: Callable[[], Diagnostics] = getattr(self._algorithm, "diagnostics", dict)
-        if self._task.simulator is None:
-            return found()
-        share = (self._engine_seconds() - engine) / (self._wall - wall)
-        return {**found(), "engine_share": np.array(share)}
-
-    def _engine_seconds(self) -> float:
-        return 0.0 if self._task.simulator is None else self._task.simulator.engine_seconds
+            showing.exhibit(self._update)
 
     def _played(self) -> RecordedEpisode:
         """Return the first episode of the last evaluation, by the present policy."""

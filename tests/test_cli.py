@@ -357,7 +357,12 @@ def test_packages_are_recorded_and_asked_for_by_name(capsys, file, tmp_path, mon
         (["--confg-file", "x"], ["--confg-file"]),
         (
             ["--mode", "trian"],
-            ["--mode", "'trian'", "check, eval, graph, landscape, train", "did you mean 'train'?"],
+            [
+                "--mode",
+                "'trian'",
+                "check, eval, graph, landscape, record, report, train",
+                "did you mean 'train'?",
+            ],
         ),
         (["seed"], ["'seed' is not of the form key=value"]),
         (["--cfg", "all"], ["--cfg", "'all'", "job"]),

@@ -134,7 +134,7 @@ def test_a_server_of_the_runs_own_ends_with_it(reference, tmp_path, capfd, monke
     assert logged_warnings(path, capfd) == []
     assert same_runs(path, reference)
     # What it was told is kept, for a server that is started there later.
-    kept = tmp_path / "outputs" / "visdom" / f"{environment(path)}.json"
+    kept = tmp_path / "outputs" / ".visdom" / f"{environment(path)}.json"
     assert '"return_mean"' in kept.read_text()
 
 

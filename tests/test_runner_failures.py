@@ -95,7 +95,7 @@ def test_wherever_the_disk_is_full_what_was_saved_stays(
         raise full
 
     names = {
-        "csv": ("mbrl.runner.CsvFile.write", update),
+        "csv": ("mbrl.monitoring.CsvFile.write", update),
         "log": ("mbrl.run_folder.RunFolder.log", update),
         "summary": ("mbrl.run_folder.RunFolder.write_summary", 1),
     }

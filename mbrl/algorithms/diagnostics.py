@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import torch
 from torch import Tensor
 
@@ -23,30 +21,29 @@ class ActionGradients:
     """
 
     def __init__(self) -> None:
-        self._found: dict[int, Tensor] = {}
-        self._ranks: Tensor | None = None  # g of all ranks, where there are several
+        self._actions: list[Tensor] = []
+        self._norms: Tensor | None = None
 
     def watch(self, t: int, action: Tensor) -> None:
         """Note what will reach the actions [B, nu] of step t; changes nothing."""
         if action.requires_grad:
-            action.register_hook(partial(self._found.__setitem__, t))
+            action.retain_grad()
+            self._actions.append(action)
 
-    def share(self, ranks: Ranks) -> None:
-        """Add up what the ranks have noted, each of its own rows."""
-        if ranks.size > 1 and self._found:
-            self._ranks = ranks.total(self._own())
+    def settle(self, ranks: Ranks) -> None:
+        """Let go of what was differentiated; call it afterwards, on all ranks."""
+        found = [action.grad for action in self._actions if action.grad is not None]
+        self._actions = []
+        if found:
+            # The loss is a mean over rows: its derivatives by theirs have the factor 1 / N already.
+            self._norms = ranks.total(torch.stack(found).norm(dim=-1).sum(-1))
 
     def norms(self) -> Array | None:
         """Return g [T]; None if nothing was differentiated."""
-        if not self._found:
+        if self._norms is None:
             return None
-        norms: Array = (self._own() if self._ranks is None else self._ranks).numpy()
+        norms: Array = self._norms.numpy()
         return norms
-
-    def _own(self) -> Tensor:
-        steps = [self._found[t] for t in sorted(self._found)]
-        # The loss is a mean over rows: its derivatives by theirs have the factor 1 / N already.
-        return torch.stack(steps).norm(dim=-1).sum(-1)
 
 
 def step_diagnostics(

@@ -77,7 +77,8 @@ class Board:
 
     def show(self, picture: Picture) -> None:
         """Take a picture."""
-        self._place(Image(picture.name, picture.path, f"after update {picture.update}"))
+        caption = f"after update {picture.update}" if picture.update else ""
+        self._place(Image(picture.name, picture.path, caption))
 
     def tell(self, name: str, text: str) -> None:
         """Take a text."""

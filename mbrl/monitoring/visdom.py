@@ -17,7 +17,7 @@ from mbrl.monitoring.visdom_process import VisdomProcess
 from mbrl.types import Array, Diagnostics
 
 _MOST_WAITING = 1000  # of what the server has not been told yet; the oldest gives way
-_SECONDS_BETWEEN = 1.0  # refreshments of the dashboard,
+_SECONDS_BETWEEN = 2.0  # refreshments of the dashboard,
 _IDLE_SHARE = 50  # or so many times as long as the last one took, as training pays for them
 _PATIENCE = 30.0  # seconds for a server that is being started
 _FLUSH = 5.0  # seconds for the last refreshment of a run

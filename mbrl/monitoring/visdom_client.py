@@ -16,6 +16,7 @@ from mbrl.monitoring.options import VisdomOptions
 _SECONDS = (3.0, 10.0)  # to connect, to be answered
 _LARGEST = 8_000_000  # bytes of a video that is shown
 _WIDTH, _HEIGHT = 380, 280  # of a window, in pixels
+_VIDEO = 520  # that of a video: environments draw 480 by 480, if they are not told otherwise
 
 logging.getLogger("visdom").setLevel(logging.CRITICAL)  # it would write to the console
 
@@ -67,7 +68,7 @@ class VisdomClient:
         opts = _opts(window, caption=window.caption)
         if window.path.suffix == ".mp4":
             if window.path.stat().st_size <= _LARGEST:
-                opts |= {"autoplay": True, "loop": True}
+                opts |= {"autoplay": True, "loop": True, "width": _VIDEO, "height": _VIDEO + 20}
                 self._visdom.video(videofile=str(window.path), win=window.title, opts=opts)
             return
         pixels = imageio.v2.imread(window.path)[..., :3]

@@ -2,9 +2,11 @@
 
 import math
 
+import numpy as np
 import pytest
 
-from mbrl.monitoring import CsvFile
+from mbrl.errors import StorageError
+from mbrl.monitoring import CsvFile, read_metrics
 
 
 def written(path, *updates, keep=0):
@@ -98,3 +100,44 @@ def test_columns_keep_their_order_on_resume(tmp_path):
     sink.write({"wall_s": 0.5, "update": 2, "env_steps": 20})
     sink.close()
     assert path.read_text().splitlines()[-1] == "2,20,0.5"
+
+
+# Reading
+
+
+def test_what_was_written_is_read(tmp_path):
+    sink = CsvFile(tmp_path / "m.csv")
+    values = (0.1 + 0.2, math.nan, -math.inf, 1e300)
+    for update, value in enumerate(values, start=1):
+        sink.write({"update": update, "loss": value})
+    found = read_metrics(tmp_path / "m.csv")  # before it is closed, too
+    sink.close()
+    assert list(found) == ["update", "loss"]
+    np.testing.assert_array_equal(found["update"], [1, 2, 3, 4])
+    np.testing.assert_array_equal(found["loss"], values)
+
+
+def test_where_nothing_was_written_there_are_no_columns(tmp_path):
+    assert read_metrics(tmp_path / "m.csv") == {}
+    for text in ("", "update,loss\n", "update,loss"):
+        (tmp_path / "m.csv").write_text(text)
+        assert read_metrics(tmp_path / "m.csv") == {}
+
+
+def test_a_row_is_read_when_it_is_whole(tmp_path):
+    whole = "update,loss\n1,0.5\n2,0.25\n"
+    for cut in range(1, len("2,0.25\n") + 1):
+        (tmp_path / "m.csv").write_text(whole[:-cut])
+        np.testing.assert_array_equal(read_metrics(tmp_path / "m.csv")["loss"], [0.5])
+
+
+def test_torn_rows_and_what_is_no_number(tmp_path):
+    (tmp_path / "m.csv").write_text("update,loss\n1,0.5\n2,\n3\nx,1\n4,0.25\n")
+    found = read_metrics(tmp_path / "m.csv")
+    np.testing.assert_array_equal(found["update"], [1, 2, 4])
+    np.testing.assert_array_equal(found["loss"], [0.5, math.nan, 0.25])
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path):
+    with pytest.raises(StorageError, match="cannot be read: Is a directory"):
+        read_metrics(tmp_path)

@@ -115,8 +115,8 @@ def test_many_updates_are_few_refreshments(open_sink):
         sink.write(row(update))
         time.sleep(0.005)
     sink.close()
-    # The first, one a second, the last.
-    assert client.calls <= time.monotonic() - began + 2
+    # The first, one in two seconds, the last.
+    assert client.calls <= (time.monotonic() - began) / 2 + 2
     assert len(client.windows["loss"].x) == 300
 
 
@@ -156,7 +156,7 @@ def test_without_a_server_there_is_one_warning(open_sink):
     assert open_sink.said == []
 
 
-@pytest.mark.parametrize("calls", [0, 1, 3])
+@pytest.mark.parametrize("calls", [0, 1])
 def test_a_server_that_dies_is_one_warning(open_sink, calls):
     sink = open_sink(lambda options, env: Dying(calls))
     for update in range(1, 4):
