@@ -110,10 +110,12 @@ def seeded():
 
 def test_the_commands_are_those_that_exist(tmp_path, capsys):
     lines = [line.split("#")[0].split() for text in blocks("bash") for line in text.splitlines()]
-    runs = [line for line in lines if line and line[0] in ("./run.sh", "python")]
+    runs = [line for line in lines if line and line[0] in ("./run.sh", "python", "torchrun")]
     assert runs
     for words in runs:
-        arguments = words[1:] if words[0] == "./run.sh" else words[2:]
+        # Of torchrun as of one of its processes; tests/test_ranks.py starts several.
+        program = "./run.sh" if words[0] == "./run.sh" else "main.py"
+        arguments = words[words.index(program) + 1 :] if program in words else words
         if "--import" in arguments or words[1].startswith("benchmarks"):
             continue
         quick = ["algorithm.updates=1", "evaluation.episodes=1", f"output_dir={tmp_path}"]
