@@ -68,9 +68,19 @@ def native_riccati():
     )
 
 
+def native_perceptron():
+    """Return passes through many small networks; without it, torch does the same."""
+    native = Path("mbrl", "nn", "native")
+    return extension(
+        "mbrl.nn._perceptron",
+        sorted(native.glob("*.cpp")),
+        depends=sorted(map(str, native.glob("*.h"))),
+    )
+
+
 setup(
     packages=[*find_packages(include=["mbrl", "mbrl.*"]), *DATA],
     package_dir=DATA,
     package_data={"mbrl": ["py.typed"], **{name: ["**/*"] for name in DATA}},
-    ext_modules=[native_engine(), native_riccati()],
+    ext_modules=[native_engine(), native_riccati(), native_perceptron()],
 )

@@ -5,7 +5,7 @@ from mbrl.nn.diagnostics import OneStepError, OpenLoopError, one_step_error, ope
 from mbrl.nn.dynamics_model import DynamicsModel, Prediction, Rollout
 from mbrl.nn.ensemble import PROPAGATIONS, EnsembleDynamics, Propagation
 from mbrl.nn.fitting import FitReport, Fitting, fit
-from mbrl.nn.flat_mlp import FlatMLP, Parameters, Tape
+from mbrl.nn.flat_mlp import FlatMLP
 from mbrl.nn.folded_ensemble import FoldedEnsemble, Futures
 from mbrl.nn.folding import FoldedMLP
 from mbrl.nn.gaussian import GaussianMLP, GaussianPolicy, OpenLoop
@@ -16,6 +16,7 @@ from mbrl.nn.policy import DeterministicMLP, Policy, act
 from mbrl.nn.quaternions import unit_quaternions
 from mbrl.nn.saved import ModelDescription, load_dynamics, load_state_dynamics
 from mbrl.nn.squash import Squash, saturated, saturation, soft_lower_bound
+from mbrl.nn.stacked_layers import Parameters, Tape
 
 __all__ = [
     "MLP",

@@ -12,6 +12,7 @@ NAMES = [
     "nagabandi_half_cheetah",
     "nagabandi_half_cheetah_quick",
     "pets_cartpole",
+    "pets_half_cheetah",
     "pets_inverted_pendulum",
 ]
 

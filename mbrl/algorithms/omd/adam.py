@@ -41,34 +41,45 @@ class Adam:
             raise ArgumentError(f"lr must be positive, got {lr}")
         self._values, self._lr, self._betas, self._eps = values, lr, betas, eps
         self._first, self._second = torch.zeros_like(values), torch.zeros_like(values)
-        self._steps = 0
+        self._steps = torch.zeros(())
 
     def step(self, gradient: Tensor) -> None:
         """Take a step, by a gradient of the shape of the values."""
         first, second = self._betas
         self._steps += 1
-        self._first.lerp_(gradient, 1 - first)
-        self._second.mul_(second).addcmul_(gradient, gradient, value=1 - second)
-        deviation = (self._second / (1 - second**self._steps)).sqrt_().add_(self._eps)
-        rate = self._lr / (1 - first**self._steps)
-        self._values.addcdiv_(self._first, deviation, value=-rate)
+        # What torch.optim.Adam(fused=True) calls, without what it does around it.
+        torch._fused_adam_(
+            [self._values],
+            [gradient],
+            [self._first],
+            [self._second],
+            [],
+            [self._steps],
+            lr=self._lr,
+            beta1=first,
+            beta2=second,
+            weight_decay=0.0,
+            eps=self._eps,
+            amsgrad=False,
+            maximize=False,
+        )
 
     def reset(self) -> None:
         """Forget all gradients: the next step is lr in size wherever the gradient is not zero."""
         self._first.zero_()
         self._second.zero_()
-        self._steps = 0
+        self._steps.zero_()
 
     def state_dict(self) -> dict[str, Any]:
         """Return what the next step depends on, beside the values."""
         return {
             "first": self._first.clone(),
             "second": self._second.clone(),
-            "steps": self._steps,
+            "steps": int(self._steps),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what :meth:`state_dict` returned."""
         self._first.copy_(state["first"])
         self._second.copy_(state["second"])
-        self._steps = int(state["steps"])
+        self._steps.fill_(state["steps"])

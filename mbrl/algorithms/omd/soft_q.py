@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -76,7 +76,7 @@ class SoftQ:
     def target_gradient(self, w_: Parameters, target: Target, cotangent: Tensor) -> Tensor:
         """Return the gradient of <v, y> by the next observations, [S, B, n], for v [S, B]."""
         values = self._apart(target.tape.output)
-        least = values.amin(1)
+        least = _reduced(torch.minimum, values, 1)
         if self._hard:
             chosen = (least == target.value[..., None]).to(least.dtype)
         else:
@@ -118,7 +118,8 @@ class SoftQ:
             tangent: z.
         """
         moved = self._apart(self.network.derivative(w, tape, tangent))
-        return (moved.sum(1) * taken).sum(-1).mul_(-2 / (self._copies * taken.shape[1]))
+        along = _reduced(torch.add, moved, 1) * taken
+        return _reduced(torch.add, along, -1).mul_(-2 / (self._copies * taken.shape[1]))
 
     def inner_loss(
         self,
@@ -142,9 +143,12 @@ class SoftQ:
 
     def _value(self, values: Tensor) -> Tensor:
         """[S, C, B, A] -> [S, B]."""
-        least = values.amin(1)
+        least = _reduced(torch.minimum, values, 1)
         if self._hard:
             return least.amax(-1)
-        # A reduction along so short an axis would take longer than the networks' layers.
-        scaled = (least / self._alpha).unbind(-1)
-        return self._alpha * functools.reduce(torch.logaddexp, scaled)
+        return self._alpha * _reduced(torch.logaddexp, least / self._alpha, -1)
+
+
+def _reduced(of_two: Callable[[Tensor, Tensor], Tensor], values: Tensor, axis: int) -> Tensor:
+    """Reduce an axis of a few entries; torch's reductions would take longer than the networks."""
+    return functools.reduce(of_two, values.unbind(axis))

@@ -1,0 +1,245 @@
+// Python bindings: passes through perceptrons, on arrays that share torch's memory.
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <algorithm>
+#include <memory>
+#include <new>
+#include <numeric>
+#include <stdexcept>
+#include <string>
+#include <type_traits>
+#include <vector>
+
+#include "perceptron.h"
+
+namespace py = pybind11;
+
+namespace mbrl {
+namespace {
+
+using Shape = std::vector<py::ssize_t>;
+
+template <class T>
+const Passes<T>& passes_of(const Variant& variant) {
+  if constexpr (std::is_same_v<T, float>) {
+    return variant.single;
+  } else {
+    return variant.twofold;
+  }
+}
+
+template <class T>
+void check(const char* name, const py::array& array, const Shape& shape) {
+  const bool same = array.ndim() == static_cast<py::ssize_t>(shape.size()) &&
+                    std::equal(shape.begin(), shape.end(), array.shape());
+  if (same && array.dtype().is(py::dtype::of<T>())) return;
+  std::string expected;
+  for (const py::ssize_t size : shape) expected += " " + std::to_string(size);
+  throw std::invalid_argument(std::string(name) + " must have the shape (" + expected +
+                              " ) and all the same precision, single or double");
+}
+
+template <class T>
+Cube<const T> cube(const char* name, const py::array& array, const Shape& shape) {
+  check<T>(name, array, shape);
+  const auto stride = [&](int axis) {
+    return array.strides(axis) / static_cast<py::ssize_t>(sizeof(T));
+  };
+  return {static_cast<const T*>(array.data()), stride(0), stride(1), stride(2)};
+}
+
+// Memory whose panels' lines do not straddle those of the cache.
+class Memory {
+ public:
+  explicit Memory(size_t bytes) : at_(::operator new(bytes, kLine)) {}
+  ~Memory() { ::operator delete(at_, kLine); }
+  Memory(const Memory&) = delete;
+  Memory& operator=(const Memory&) = delete;
+
+  void* at() const { return at_; }
+
+ private:
+  static constexpr std::align_val_t kLine{64};
+  void* at_;
+};
+
+// What a forward pass leaves: panels of the input and of the hidden layers.
+struct Tape {
+  Tape(const Network& network, int seeds, int batch, size_t item)
+      : seeds(seeds),
+        batch(batch),
+        item(item),
+        inputs(seeds * blocks_of(batch) * item * kBlock * network.inputs),
+        hidden(seeds * network.copies * blocks_of(batch) * item * kBlock * network.hidden) {}
+
+  int seeds, batch;
+  size_t item;  // bytes of a number
+  Memory inputs, hidden;
+};
+
+// A network of some widths, and a variant of the code.
+class Bound {
+  template <class T>
+  struct Scratch : Memory {
+    explicit Scratch(const Network& network)
+        : Memory(sizeof(T) * kScratchPanels * kBlock * network.widest) {}
+    T* at() const { return static_cast<T*>(Memory::at()); }
+  };
+
+  template <class F>
+  static auto in_precision(size_t item, F f) {
+    return item == sizeof(float) ? f(float()) : f(double());
+  }
+
+  template <class T>
+  static py::array_t<T> made(int leading, int columns, int batch) {
+    return py::array_t<T>(Shape{leading, columns, batch});
+  }
+
+  template <class T, class Q>
+  Rows<Q> parameters_of(const char* name, const py::array& array, int seeds) const {
+    const Shape shape{seeds, network_.copies * network_.size};
+    check<T>(name, array, shape);
+    const py::ssize_t size = sizeof(T);
+    if (array.strides(1) != size && shape[1] > 1) {
+      throw std::invalid_argument(std::string(name) + " must have rows that lie in one piece");
+    }
+    return {static_cast<Q*>(const_cast<void*>(array.data())), array.strides(0) / size};
+  }
+
+  template <class T>
+  Cube<const T> cotangent_of(const py::array& cotangent, const Tape& tape) const {
+    return cube<T>("cotangent", cotangent,
+                   {tape.seeds * network_.copies, tape.batch, network_.outputs});
+  }
+
+ public:
+  Bound(const Bound&) = delete;
+  Bound& operator=(const Bound&) = delete;
+  Bound(std::vector<int> widths, int copies, const std::string& variant)
+      : widths_(std::move(widths)) {
+    if (widths_.size() < 2 || copies < 1 ||
+        *std::min_element(widths_.begin(), widths_.end()) < 1) {
+      throw std::invalid_argument("two widths or more and copies must be positive");
+    }
+    network_ = {copies,
+                static_cast<int>(widths_.size()) - 1,
+                widths_.data(),
+                widths_.front(),
+                std::accumulate(widths_.begin() + 1, widths_.end() - 1, 0),
+                widths_.back(),
+                *std::max_element(widths_.begin(), widths_.end()),
+                0};
+    for (int i = 0; i < network_.layers; i++) {
+      network_.size += (widths_[i] + py::ssize_t{1}) * widths_[i + 1];
+    }
+    for (const Variant* one : variants()) {
+      if (one->name == variant) variant_ = one;
+    }
+    if (!variant_) throw std::invalid_argument("no such variant: " + variant);
+  }
+
+  py::tuple forward(const py::array& theta, const py::array& value) const {
+    if (theta.ndim() != 2 || value.ndim() != 3) {
+      throw std::invalid_argument("theta must be [S, P] and value [S, B, n]");
+    }
+    const int seeds = static_cast<int>(theta.shape(0)), batch = static_cast<int>(value.shape(1));
+    return in_precision(theta.itemsize(), [&](auto zero) -> py::tuple {
+      using T = decltype(zero);
+      const auto parameters = parameters_of<T, const T>("theta", theta, seeds);
+      const auto x = cube<T>("value", value, {seeds, batch, network_.inputs});
+      auto tape = std::make_unique<Tape>(network_, seeds, batch, sizeof(T));
+      auto output = made<T>(seeds * network_.copies, network_.outputs, batch);
+      const Scratch<T> scratch(network_);
+      T* const to = output.mutable_data();
+      {
+        py::gil_scoped_release release;
+        passes_of<T>(*variant_).forward(network_, seeds, batch, parameters, x,
+                                        static_cast<T*>(tape->inputs.at()),
+                                        static_cast<T*>(tape->hidden.at()), to, scratch.at());
+      }
+      return py::make_tuple(std::move(tape), output);
+    });
+  }
+
+  void gradient(const py::array& theta, const Tape& tape, const py::array& cotangent,
+                const py::array& out) const {
+    in_precision(tape.item, [&](auto zero) {
+      using T = decltype(zero);
+      const auto parameters = parameters_of<T, const T>("theta", theta, tape.seeds);
+      const auto v = cotangent_of<T>(cotangent, tape);
+      const auto to = parameters_of<T, T>("out", out, tape.seeds);
+      const Scratch<T> scratch(network_);
+      py::gil_scoped_release release;
+      passes_of<T>(*variant_).gradient(network_, tape.seeds, tape.batch, parameters,
+                                       static_cast<const T*>(tape.inputs.at()),
+                                       static_cast<const T*>(tape.hidden.at()), v, to,
+                                       scratch.at());
+    });
+  }
+
+  py::array input_gradient(const py::array& theta, const Tape& tape,
+                           const py::array& cotangent) const {
+    return in_precision(tape.item, [&](auto zero) -> py::array {
+      using T = decltype(zero);
+      const auto parameters = parameters_of<T, const T>("theta", theta, tape.seeds);
+      const auto v = cotangent_of<T>(cotangent, tape);
+      auto out = made<T>(tape.seeds, network_.inputs, tape.batch);
+      const Scratch<T> scratch(network_);
+      T* const to = out.mutable_data();
+      {
+        py::gil_scoped_release release;
+        passes_of<T>(*variant_).input_gradient(network_, tape.seeds, tape.batch, parameters,
+                                               static_cast<const T*>(tape.hidden.at()), v, to,
+                                               scratch.at());
+      }
+      return out;
+    });
+  }
+
+  py::array derivative(const py::array& theta, const Tape& tape, const py::array& tangent) const {
+    return in_precision(tape.item, [&](auto zero) -> py::array {
+      using T = decltype(zero);
+      const auto parameters = parameters_of<T, const T>("theta", theta, tape.seeds);
+      const auto z = parameters_of<T, const T>("tangent", tangent, tape.seeds);
+      auto out = made<T>(tape.seeds * network_.copies, network_.outputs, tape.batch);
+      const Scratch<T> scratch(network_);
+      T* const to = out.mutable_data();
+      {
+        py::gil_scoped_release release;
+        passes_of<T>(*variant_).derivative(network_, tape.seeds, tape.batch, parameters,
+                                           static_cast<const T*>(tape.inputs.at()),
+                                           static_cast<const T*>(tape.hidden.at()), z, to,
+                                           scratch.at());
+      }
+      return out;
+    });
+  }
+
+ private:
+  std::vector<int> widths_;
+  Network network_;
+  const Variant* variant_ = nullptr;
+};
+
+}  // namespace
+}  // namespace mbrl
+
+PYBIND11_MODULE(_perceptron, module) {
+  using mbrl::Bound;
+  module.doc() = "Passes through perceptrons; see mbrl/nn/flat_mlp.py.";
+  std::vector<std::string> names;
+  for (const mbrl::Variant* one : mbrl::variants()) names.emplace_back(one->name);
+  module.attr("VARIANTS") = names;
+  py::class_<mbrl::Tape>(module, "Tape");
+  py::class_<Bound>(module, "Network")
+      .def(py::init<std::vector<int>, int, const std::string&>(), py::arg("widths"),
+           py::arg("copies"), py::arg("variant"))
+      .def("forward", &Bound::forward)
+      .def("gradient", &Bound::gradient)
+      .def("input_gradient", &Bound::input_gradient)
+      .def("derivative", &Bound::derivative);
+}

@@ -1,0 +1,80 @@
+"""Passes through many small perceptrons in native code, where it was compiled."""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mbrl.nn.stacked_layers import Parameters, Stack, Tape
+
+# Up to which width of a layer this is faster than torch: ten seeds of two networks with two hidden
+# layers of 32, batches of 256, take a third of torch's time with AVX-512 and a half with AVX2; of
+# 128 they take six and nine tenths, and with 256 torch's products win against AVX2.
+_WIDEST = 128
+
+
+def _load() -> ModuleType | None:
+    try:
+        return importlib.import_module("mbrl.nn._perceptron")
+    except ImportError:  # without a compiler torch does the same, more slowly
+        return None
+
+
+_NATIVE = _load()
+
+
+class NativePasses:
+    """Passes that keep some rows of a batch in the processor's cache from layer to layer.
+
+    The lanes of vectors are rows: widths of 1 or 33 waste none. Tensors that are returned have
+    the rows next to each other in memory, those of a unit after those of another. Sums over rows
+    are taken in a fixed order, and a seed's do not depend on other seeds. See
+    :class:`~mbrl.nn.FlatMLP`.
+
+    Args:
+        stack: the networks.
+        variant: of the code, for instructions of a processor; None: the best for this one.
+    """
+
+    def __init__(self, stack: Stack, variant: str | None = None):
+        module: Any = _NATIVE
+        self._network = module.Network(stack.widths, stack.copies, variant or module.VARIANTS[0])
+
+    @staticmethod
+    def suit(stack: Stack) -> bool:
+        """Whether there is native code, and it is faster."""
+        return _NATIVE is not None and max(stack.widths) <= _WIDEST
+
+    @staticmethod
+    def take(value: Tensor) -> bool:
+        """Whether tensors like this one can be used."""
+        return value.dtype in (torch.float32, torch.float64) and value.is_cpu
+
+    def forward(self, parameters: Parameters, value: Tensor) -> Tape:
+        """[S, B, inputs] -> outputs [E, B, outputs]."""
+        record, output = self._network.forward(parameters.array, _array(value))
+        return Tape(record, torch.from_numpy(output).mT)
+
+    def gradient(
+        self, parameters: Parameters, tape: Tape, cotangent: Tensor, out: Parameters
+    ) -> None:
+        """Write the gradient by the parameters to ``out``."""
+        self._network.gradient(parameters.array, tape.record, _array(cotangent), out.array)
+
+    def input_gradient(self, parameters: Parameters, tape: Tape, cotangent: Tensor) -> Tensor:
+        """Return the gradient by the input, [S, B, inputs]."""
+        found = self._network.input_gradient(parameters.array, tape.record, _array(cotangent))
+        return torch.from_numpy(found).mT
+
+    def derivative(self, parameters: Parameters, tape: Tape, tangent: Parameters) -> Tensor:
+        """Return the derivative along ``tangent``, [E, B, outputs]."""
+        found = self._network.derivative(parameters.array, tape.record, tangent.array)
+        return torch.from_numpy(found).mT
+
+
+def _array(tensor: Tensor) -> Any:
+    return tensor.detach().numpy()
