@@ -27,12 +27,11 @@ import mbrl
 from mbrl.errors import DivergenceError
 from mbrl.finished_runs import resumed_config
 from mbrl.monitoring import draw_chart, write_columns
+from mbrl.reporting import mean_interval
 from mbrl.signals import Interrupted
 from mbrl.types import Chart, Curve, Panel
 
 LAST = 5
-# Student's t at 97.5 %, by degrees of freedom.
-T = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
 
 
 class Setting(NamedTuple):
@@ -125,17 +124,9 @@ class Found(NamedTuple):
     error: float
 
     @property
-    def mean(self):
-        return float(self.returns.mean())
-
-    @property
-    def half(self):
-        """Half of the interval."""
-        count = len(self.returns)
-        if count == 1:
-            return math.nan
-        t = T.get(count - 1, 1.96)
-        return float(t * self.returns.std(ddof=1) / math.sqrt(count))
+    def interval(self):
+        """Mean, lower and upper end."""
+        return tuple(map(float, mean_interval(self.returns)))
 
 
 def found_in(options):
@@ -185,9 +176,10 @@ def draw(options):
         "agent": [f.agent for f in found],
         "seeds": [len(f.returns) for f in found],
         "env_steps": [f.steps for f in found],
-        "return_mean": [f.mean for f in found],
-        "low": [f.mean - f.half for f in found],
-        "high": [f.mean + f.half for f in found],
+        **{
+            name: [f.interval[i] for f in found]
+            for i, name in enumerate(("return_mean", "low", "high"))
+        },
         "model_error": [f.error for f in found],
         **{
             f"seed_{i}": [f.returns[i] if i < len(f.returns) else math.nan for f in found]
@@ -197,13 +189,12 @@ def draw(options):
     out = options.out or Path("docs") / f"omd_{options.study}"
     write_columns(columns, out.with_suffix(".csv"))
     draw_chart(Chart(out.name, list(panels_of(options, found)), columns), out.with_suffix(".png"))
-    print(
-        f"{'setting':<16}{'agent':<10}{'seeds':>5}{'steps':>9}{'return':>9}  interval          error"
-    )
+    print(f"{'setting':<16}{'agent':<10}seeds    steps   return  interval            error")
     for f in found:
-        interval = f"[{f.mean - f.half:.1f}, {f.mean + f.half:.1f}]"
+        mean, low, high = f.interval
+        interval = f"[{low:.1f}, {high:.1f}]"
         print(
-            f"{f.setting.name:<16}{f.agent:<10}{len(f.returns):>5}{f.steps:>9}{f.mean:>9.1f}"
+            f"{f.setting.name:<16}{f.agent:<10}{len(f.returns):>5}{f.steps:>9}{mean:>9.1f}"
             f"  {interval:<16}{f.error:>7.3g}"
         )
     print(f"{out}.png {out}.csv")

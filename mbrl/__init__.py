@@ -1,6 +1,7 @@
 """Model-based reinforcement learning and control through differentiable MuJoCo, in PyTorch."""
 
 from mbrl.algorithms import (
+    ContinuousOMD,
     DiscreteOMD,
     FitDynamics,
     LearnedMPC,
@@ -97,6 +98,7 @@ register_algorithm("mpc")(ModelPredictiveControl)
 register_algorithm("fit_dynamics")(FitDynamics)
 register_algorithm("learned_mpc")(LearnedMPC)
 register_algorithm("omd")(DiscreteOMD)
+register_algorithm("omd_sac")(ContinuousOMD)
 register_algorithm("omd_tabular")(TabularOMD)
 register_planner("gradient_shooting")(GradientShooting)
 register_planner("variational")(Variational)

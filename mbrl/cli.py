@@ -5,13 +5,15 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import os
 import signal
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -35,15 +37,30 @@ from mbrl.finished_runs import (
 )
 from mbrl.graph import build_graph, draw, mermaid
 from mbrl.landscape import LandscapeOptions
+from mbrl.monitoring import write_columns
 from mbrl.options import at_key, completed
-from mbrl.reporting import ReportOptions, write_report
-from mbrl.run_folder import RunFolder
+from mbrl.ranks import is_first, joined, launched
+from mbrl.reporting import (
+    ReportOptions,
+    sweep_columns,
+    sweep_rows,
+    sweep_text,
+    write_report,
+)
+from mbrl.run_folder import RunFolder, whole
 from mbrl.runner import Result, run
 from mbrl.signals import Interrupted
 
 T = TypeVar("T")
 DONE, USER_ERROR, DIVERGED = 0, 2, 3
 _LANDSCAPE, _PAGE = "landscape", "report"  # sections of options, which no run records
+
+
+class _Done(NamedTuple):
+    """What a job has come to."""
+
+    code: int
+    run_dir: Path | None = None  # of a run
 
 
 class _Parser(argparse.ArgumentParser):
@@ -66,9 +83,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             warnings.filterwarnings("ignore", module="gymnasium")
             options = _parse(sys.argv[1:] if arguments is None else list(arguments))
             import_packages(options.imports)
-            return _MODES[options.mode](options)
+            with joined():
+                return _MODES[options.mode](options)
     except Interrupted as stop:
-        print(stop, file=sys.stderr)
+        if is_first():
+            print(stop, file=sys.stderr)
         return 128 + stop.signum
     except KeyboardInterrupt as stop:
         return 128 + (stop.args[0] if stop.args else signal.SIGINT)
@@ -103,7 +122,8 @@ def _terminable() -> Iterator[None]:
 
 
 def _fail(error: object, code: int = USER_ERROR) -> int:
-    print(f"error: {one_line(error)}", file=sys.stderr)
+    who = "" if is_first() else f"rank {os.environ['RANK']}: "
+    print(f"{who}error: {one_line(error)}", file=sys.stderr)
     return code
 
 
@@ -153,6 +173,7 @@ def _refuse_idle(options: argparse.Namespace) -> None:
         ("--run", options.run and not of_runs, f"goes with --mode {' or '.join(_OF_RUNS)}"),
         ("-m", options.multirun and (options.resume or of_runs), single),
         ("--cfg", options.cfg and (options.resume or of_runs), "goes with --config-file"),
+        ("torchrun", launched() and options.mode != "train", "goes with --mode train"),
     ):
         if idle:
             raise ConfigError(f"{given} has no effect here: {reason}")
@@ -168,21 +189,22 @@ def _train(options: argparse.Namespace) -> int:
                 f"note: --resume continues with {options.resume}/config.yaml; "
                 f"{options.config_file} is not read"
             )
-        return _report(run(_of_run(options.resume, options), resume=options.resume))
+        return _report(run(_of_run(options.resume, options), resume=options.resume)).code
     return _composed(options, lambda config: _report(run(config)))
 
 
-def _report(result: Result) -> int:
+def _report(result: Result) -> _Done:
     mean = result.summary["eval_return_mean"]
-    print(f"eval_return_mean={mean} run_dir={result.run_dir}", flush=True)
-    return DONE
+    if is_first():
+        print(f"eval_return_mean={mean} run_dir={result.run_dir}", flush=True)
+    return _Done(DONE, result.run_dir)
 
 
 def _graph(options: argparse.Namespace) -> int:
     return _composed(options, _show_graph)
 
 
-def _show_graph(config: Config) -> int:
+def _show_graph(config: Config) -> _Done:
     task = training_task(config)
     graph = build_graph(config.graph, task)
     folder = RunFolder.create(Path(config.output_dir), config.name or "run", config.seed)
@@ -192,19 +214,19 @@ def _show_graph(config: Config) -> int:
     draw(graph.spec, folder.plot("graph.png"), graph.widths)
     print(text, end="")
     print(f"graph={folder.plot('graph.png')} run_dir={folder.path}")
-    return DONE
+    return _Done(DONE)
 
 
 def _check(options: argparse.Namespace) -> int:
     return _composed(options, _show_check)
 
 
-def _show_check(config: Config) -> int:
+def _show_check(config: Config) -> _Done:
     task = training_task(config)
     generator = torch.Generator().manual_seed(config.seed)
     graph = build_graph(config.graph, task, generator=generator)
     print(check(graph, generator), end="")
-    return DONE
+    return _Done(DONE)
 
 
 def _eval(options: argparse.Namespace) -> int:
@@ -283,7 +305,7 @@ def _plain(content: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
     return plain
 
 
-def _composed(options: argparse.Namespace, job: Callable[[Config], int]) -> int:
+def _composed(options: argparse.Namespace, job: Callable[[Config], _Done]) -> int:
     """Compose the configuration, or those of a sweep, and run ``job`` on each."""
     if options.config_file is None:
         raise ConfigError(
@@ -293,17 +315,31 @@ def _composed(options: argparse.Namespace, job: Callable[[Config], int]) -> int:
         print(OmegaConf.to_yaml(composed(options.config_file, options.overrides)), end="")
         return DONE
     if not options.multirun:
-        return job(_with_imports(load_config(options.config_file, options.overrides), options))
-    codes = []
+        return job(_with_imports(load_config(options.config_file, options.overrides), options)).code
 
-    def job_of_sweep(config: Config) -> None:
+    def job_of_sweep(config: Config) -> _Done:
         try:
-            codes.append(job(_with_imports(config, options)))
+            return job(_with_imports(config, options))
         except DivergenceError as error:  # says nothing about the others
-            codes.append(_fail(error, DIVERGED))
+            return _Done(_fail(error, DIVERGED), error.run_dir)
 
-    sweep(options.config_file, options.overrides, job_of_sweep)
-    return max(codes, default=DONE)
+    done = sweep(options.config_file, options.overrides, job_of_sweep)
+    _show_sweep([found.run_dir for found in done if found.run_dir is not None])
+    return max(found.code for found in done)
+
+
+def _show_sweep(run_dirs: Sequence[Path]) -> None:
+    """Print what the runs of a sweep have come to, and write it to <output_dir>/sweeps."""
+    if not run_dirs or not is_first():
+        return
+    rows = sweep_rows(run_dirs)
+    runs = run_dirs[0].parent
+    path = runs.parent / "sweeps" / f"{runs.name}_{time.strftime('%Y-%m-%d_%H-%M-%S')}.csv"
+    path.parent.mkdir(exist_ok=True)
+    with whole(path) as file:
+        write_columns(sweep_columns(rows), file)
+    # Not on standard output, where every line names the folder of a run.
+    print(f"{sweep_text(rows)}sweep={path}", file=sys.stderr, flush=True)
 
 
 def _with_imports(config: Config, options: argparse.Namespace) -> Config:

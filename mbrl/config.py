@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import yaml
 from hydra import initialize_config_dir
@@ -36,6 +36,7 @@ _DEEPEST, _MOST_ENTRIES = 40, 100_000
 _MOST_THREADS = 1024
 # What the command line may set of Hydra: which launcher and sweeper, and their options. All else
 # (callbacks, search paths, environment variables) runs code or leaves traces.
+T = TypeVar("T")
 _HYDRA_LEGAL = ("hydra/launcher", "hydra/sweeper", "hydra.launcher", "hydra.sweeper", "hydra.sweep")
 # What Hydra knows of the job at hand; anything else under its key would configure Hydra itself.
 _HYDRA_RECORDS = ("job.config_name", "job.override_dirname", "overrides", "runtime")
@@ -173,30 +174,36 @@ def composed(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Dic
 
 
 def sweep(
-    path: str | os.PathLike[str], overrides: Sequence[str], job: Callable[[Config], object]
-) -> None:
+    path: str | os.PathLike[str], overrides: Sequence[str], job: Callable[[Config], T]
+) -> list[T]:
     """Call ``job`` with each configuration of a Hydra sweep in turn, until one raises.
+
+    A launcher such as joblib or submitit calls it in other processes, all of them.
 
     Args:
         path: the file.
         overrides: ``key=a,b,c`` in Hydra's syntax, and ``hydra.*`` for its launchers and sweepers.
         job: what to do.
 
+    Returns:
+        What the calls returned, in their order.
+
     Raises:
-        ConfigError: as :func:`load_config`.
+        ConfigError: as :func:`load_config`; or, of another process, with the message of what was
+            raised there.
     """
     file, here = checked_file(path), os.getpid()
     failures: list[Exception] = []
 
-    def run_one(content: DictConfig) -> None:
-        if failures:
-            return
-        try:
-            job(_from_omegaconf(content, file.stem))
-        except Exception as error:
-            if os.getpid() != here:  # a parallel launcher; Hydra hands it over
-                raise
-            failures.append(error)  # Hydra would print it
+    def run_one(content: DictConfig) -> T | None:
+        if not failures:
+            try:
+                return job(_from_omegaconf(content, file.stem))
+            except Exception as error:
+                if os.getpid() != here:  # Hydra hands it over, by pickling
+                    raise ConfigError(one_line(error)) from None
+                failures.append(error)  # Hydra would print it
+        return None
 
     # Hydra leaves a file in its folder.
     with tempfile.TemporaryDirectory() as folder, _hydra(file, overrides) as (hydra, items):
@@ -209,6 +216,7 @@ def sweep(
         raise failures[0]
     if isinstance(done, list) and not any(done):
         raise ConfigError(f"-m: {' '.join(overrides)} asks for no job at all")
+    return [job.return_value for batch in done for job in batch]
 
 
 def _from_omegaconf(content: DictConfig, name: str) -> Config:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 _MOST_NAMES = 30  # past this only the closest names are listed
@@ -47,7 +48,10 @@ class DivergenceError(MbrlError, FloatingPointError):
 
     Attributes:
         rows: indices of the offending rows of the batch, ascending.
+        run_dir: folder of the run that ended so; None: it was none.
     """
+
+    run_dir: Path | None = None
 
     def __init__(self, message: str, rows: Iterable[Any] = ()):
         super().__init__(message)
@@ -76,6 +80,10 @@ class CheckpointError(MbrlError, OSError):
 
 class StorageError(MbrlError, OSError):
     """A file of a run cannot be written: a full disk, a folder without permission."""
+
+
+class RankError(MbrlError, RuntimeError):
+    """A process that shares the work is gone, or cannot be reached."""
 
 
 def one_line(error: object) -> str:

@@ -24,6 +24,7 @@ from mbrl.errors import (
 from mbrl.graph import GraphPolicy, kind_of, parse
 from mbrl.landscape import LandscapeOptions, Loss, surface
 from mbrl.monitoring import Progress, draw_surface
+from mbrl.ranks import ALONE, Ranks
 from mbrl.recording import film, played, plot_trajectory
 from mbrl.registry import ALGORITHMS
 from mbrl.run_folder import RunFolder, whole
@@ -90,13 +91,30 @@ def made_algorithm(
     task: Task,
     generator: torch.Generator,
     pause: Callable[[str], None] = lambda doing: None,
+    folder: Callable[[], Path | None] = lambda: None,
+    ranks: Ranks = ALONE,
 ) -> Algorithm:
-    """Return the algorithm of a configuration, not yet begun; ``pause``: see ``Setting``."""
+    """Return the algorithm of a configuration, not yet begun; for the rest see ``Setting``.
+
+    Raises:
+        ConfigError: if it cannot be shared by so many ranks.
+    """
     options = dict(config.algorithm)
-    entry = ALGORITHMS.get(options.pop("kind"))
-    setting = Setting(task, config.graph, generator, load_policy, pause)
+    kind = options.pop("kind")
+    entry = ALGORITHMS.get(kind)
+    if ranks.size > 1 and not _shared(entry):
+        legal = ", ".join(sorted(name for name in ALGORITHMS if _shared(ALGORITHMS.get(name))))
+        raise ConfigError(
+            f"algorithm.kind: {kind} runs in one process, and there are {ranks.size}; legal under "
+            f"torchrun: {legal}"
+        )
+    setting = Setting(task, config.graph, generator, load_policy, pause, folder, ranks)
     algorithm: Algorithm = entry(setting, **options)
     return algorithm
+
+
+def _shared(entry: object) -> bool:
+    return bool(getattr(entry, "shares_ranks", False))
 
 
 def evaluate_run(run_dir: str | Path, config: Config) -> Evaluation:
@@ -236,6 +254,43 @@ def evaluation_task(config: Config) -> Task | None:
     if config.eval_task is None:  # the task itself, but for these arguments
         return _made("eval_task_args", config.task, {**config.task_args, **config.eval_task_args})
     return _made("eval_task", config.eval_task, config.eval_task_args)
+
+
+def fitting_evaluation_task(config: Config, task: Task) -> Task:
+    """Return what is evaluated in, where a policy of ``task`` can act and episodes end.
+
+    Raises:
+        TaskError: if they might never end.
+        ConfigError: if its widths are others.
+    """
+    found = evaluation_task(config) or task
+    if found.max_episode_steps is None:
+        raise TaskError(
+            f"eval_task: {found.name} has no max_episode_steps: its episodes might never end"
+        )
+    for what, there, here in (
+        ("observations", found.observation_size, task.observation_size),
+        ("actions", found.action_size, task.action_size),
+    ):
+        if there != here:
+            raise ConfigError(
+                f"eval_task: {found.name} has {what} of width {there}, the policy is trained on "
+                f"{here}"
+            )
+    return found
+
+
+def check_states(found: Task, task: Task, algorithm: Algorithm, kind: str) -> None:
+    """What acts on states must be evaluated on states like those it was made for.
+
+    Raises:
+        ConfigError: if it is not.
+    """
+    if found.state_size != task.state_size and getattr(algorithm.actor(), "on_states", False):
+        raise ConfigError(
+            f"eval_task: {found.name} has states of width {found.state_size}, algorithm {kind} "
+            f"plans for those of task {task.name}, {task.state_size}"
+        )
 
 
 def _made(key: str, name: str, arguments: Mapping[str, Any]) -> Task:

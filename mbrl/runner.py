@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
+import json
 import math
 import platform
 import time
@@ -17,26 +18,30 @@ from mbrl import checkpoint
 from mbrl.config import Config, from_mapping
 from mbrl.errors import (
     ConfigError,
+    DivergenceError,
     MbrlError,
+    RankError,
     StorageError,
-    TaskError,
     one_line,
 )
 from mbrl.finished_runs import (
     UNFIT,
+    check_states,
     evaluate_actor,
     evaluation_seed,
-    evaluation_task,
+    fitting_evaluation_task,
     made_algorithm,
     resumed_config,
     training_task,
     unfit,
 )
+from mbrl.follower import Follower, agree_to_stop
+from mbrl.ranks import Ranks, joined
 from mbrl.recording import played
 from mbrl.run_folder import RunFolder
 from mbrl.showing import Showing
 from mbrl.signals import Interrupted, Stop, routed
-from mbrl.tasks import Evaluation, Task
+from mbrl.tasks import Evaluation
 from mbrl.types import RecordedEpisode
 
 _CHOOSING = 5_000  # added to the seed of evaluations during training
@@ -69,13 +74,19 @@ def run(config: Config | Mapping[str, Any], *, resume: str | Path | None = None)
             is the trouble: then what was saved before stays.
         Interrupted: after SIGINT or SIGTERM, with a checkpoint written. A second signal raises
             KeyboardInterrupt at once.
+
+    Under ``torchrun`` all ranks call this alike. They share the algorithm's work (see
+    :class:`~mbrl.ranks.Ranks`); rank 0 has the folder, evaluates, and tells the others the result.
     """
     if not isinstance(config, Config):
         config = from_mapping(config)
     stop, threads = Stop(), torch.get_num_threads()
     with routed(stop):
         try:
-            return _Run(config, resume, stop).execute()
+            with joined() as ranks:
+                if ranks.leads:
+                    return _Run(config, resume, stop, ranks).execute()
+                return Result(*Follower(config, resume, stop, ranks).execute())
         except MbrlError:
             raise
         except OSError as error:
@@ -103,16 +114,23 @@ def _check_resumable(before: Mapping[str, Any], now: Mapping[str, Any], where: s
 class _Run:
     """The state of a run in progress."""
 
-    def __init__(self, config: Config, resume: str | Path | None, stop: Stop):
+    def __init__(self, config: Config, resume: str | Path | None, stop: Stop, ranks: Ranks):
         self._started = time.perf_counter()
-        self.config, self._stop = config, stop
+        self.config, self._stop, self._ranks = config, stop, ranks
         torch.set_num_threads(config.torch_threads)
         self._task = training_task(config)
-        self._eval_task = self._make_eval_task()
+        self._eval_task = fitting_evaluation_task(config, self._task)
         self._generator = torch.Generator().manual_seed(config.seed)
         self._kind = config.algorithm["kind"]
-        self._algorithm = made_algorithm(config, self._task, self._generator, self._pause)
-        self._check_states()
+        self._algorithm = made_algorithm(
+            config,
+            self._task,
+            self._generator,
+            self._pause,
+            lambda: self.folder.latest.parent,
+            ranks,
+        )
+        check_states(self._eval_task, self._task, self._algorithm, self._kind)
         self._update, self._env_steps, self._wall = 0, 0, 0.0
         self._pauses = 0  # in the middle of updates
         self._tell: Callable[[str], None] = lambda doing: None
@@ -134,12 +152,15 @@ class _Run:
             if self.folder.read_config() != config.as_dict():
                 self.folder.write_config(config.as_dict())
                 self.folder.log("resumed with another configuration: see config.yaml")
+        ranks.told(str(self.folder.path))
 
     def execute(self) -> Result:
         """Run the loop, then evaluate and summarise; errors are logged."""
         try:
             return self._execute()
         except MbrlError as error:
+            if isinstance(error, DivergenceError):
+                error.run_dir = self.folder.path
             with contextlib.suppress(OSError):  # a full disk, perhaps: the error itself says more
                 self.folder.log(f"{type(error).__name__}: {error}")
             raise
@@ -169,8 +190,12 @@ class _Run:
             self.folder.write_summary(summary)
             self.folder.log(f"eval_return_mean={summary['eval_return_mean']}")
             showing.finish(self._update, summary)
+        except RankError as error:
+            self._save()
+            raise RankError(f"{error}; resume with --resume {self.folder.path}") from error
         finally:
             showing.close()
+        self._ranks.told(json.dumps(summary))
         return Result(summary, self.folder.path)
 
     def _train(self, showing: Showing) -> None:
@@ -178,7 +203,7 @@ class _Run:
             self._saved = -1  # latest.pt owes it, too
             self._look_back({})
         while self._update < self._algorithm.updates:
-            self._stop_if_asked()
+            self._stop_if_any_is_asked()
             self._counted_at = time.perf_counter()
             before = self._wall
             showing.before_update()
@@ -230,6 +255,7 @@ class _Run:
 
     def _pause(self, doing: str) -> None:
         """In the middle of an update: stop if asked to, and save if it has been long."""
+        agree_to_stop(self._stop, self._ranks)
         self._tell(doing)
         self._count_time()
         self._whole = self._generator.get_state()
@@ -244,6 +270,11 @@ class _Run:
         now = time.perf_counter()
         self._wall += now - self._counted_at
         self._counted_at = now
+
+    def _stop_if_any_is_asked(self) -> None:
+        """For what all ranks do together."""
+        agree_to_stop(self._stop, self._ranks)
+        self._stop_if_asked()
 
     def _stop_if_asked(self) -> None:
         if self._stop.signum is not None:
@@ -303,35 +334,6 @@ class _Run:
             raise unfit(self.folder.path, error) from error
         self._saved = self._update
 
-    def _make_eval_task(self) -> Task:
-        task = evaluation_task(self.config) or self._task
-        if task.max_episode_steps is None:
-            raise TaskError(
-                f"eval_task: {task.name} has no max_episode_steps: its episodes might never end"
-            )
-        if task.observation_size != self._task.observation_size:
-            raise ConfigError(
-                f"eval_task: {task.name} has observations of width {task.observation_size}, "
-                f"the policy is trained on {self._task.observation_size}"
-            )
-        if task.action_size != self._task.action_size:
-            raise ConfigError(
-                f"eval_task: {task.name} has actions of width {task.action_size}, "
-                f"the policy is trained on {self._task.action_size}"
-            )
-        return task
-
-    def _check_states(self) -> None:
-        """What acts on states must be evaluated on states like those it was made for."""
-        task, there = self._task, self._eval_task
-        if there.state_size == task.state_size:
-            return
-        if getattr(self._algorithm.actor(), "on_states", False):
-            raise ConfigError(
-                f"eval_task: {there.name} has states of width {there.state_size}, algorithm "
-                f"{self._kind} plans for those of task {task.name}, {task.state_size}"
-            )
-
     def _final_evaluation(self) -> Evaluation:
         if self._best == _NOTHING:  # nothing was measured: the best known is the latest
             checkpoint.save(self.folder.best, self._content())
@@ -369,6 +371,7 @@ class _Run:
             "seed": self.config.seed,
             "updates": self._update,
             "env_steps": self._env_steps,
+            "ranks": self._ranks.size,
             "wall_s": self._wall,
             "total_s": time.perf_counter() - self._started,
             "eval_return_mean": float(returns.mean()),

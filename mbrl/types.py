@@ -92,6 +92,8 @@ class Step(NamedTuple):
     gain: Callable[[Any, int], torch.Tensor | float] | None = None
     replay: torch.Tensor | None = None  # (T, nu): samples that row 0 repeats instead of drawing
     start: int = 0  # index of the first step of the unrolling: before it, nothing is remembered
+    # Where processes share a batch: the index of row 0 in the whole, and how many rows that has.
+    part: tuple[int, int] | None = None
 
 
 class Trajectory(NamedTuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from mbrl.errors import ArgumentError
+from mbrl.ranks import ALONE, Ranks
 from mbrl.tasks import Task
 from mbrl.types import Array
 
@@ -57,6 +59,10 @@ def _go_on(doing: str) -> None:
     """Nobody asks anything of an update in progress."""
 
 
+def _nowhere() -> None:
+    """There is no folder of a run."""
+
+
 class Setting(NamedTuple):
     """What an algorithm is given, beside its own options."""
 
@@ -68,6 +74,10 @@ class Setting(NamedTuple):
     # whole and its next ``update`` goes on from there. Takes what the update is at; may save the
     # state, and may raise.
     pause: Callable[[str], None] = _go_on
+    # Where checkpoints lie, for what is too large to be written with each of them; None: nowhere.
+    # Not to be called before the first state_dict.
+    folder: Callable[[], Path | None] = _nowhere
+    ranks: Ranks = ALONE
 
 
 class Algorithm(Protocol):
@@ -81,6 +91,9 @@ class Algorithm(Protocol):
     ``diagnostics()``, which returns the :data:`~mbrl.types.Diagnostics` of the last one made under
     the same conditions. One whose class has an attribute ``uses_graph`` that is true optimises the
     computation graph of the configuration.
+
+    One that several ranks can share says so by a class attribute ``shares_ranks``. What ``update``
+    returns and ``state_dict`` are then the same on all of them.
     """
 
     @property
@@ -102,7 +115,11 @@ class Algorithm(Protocol):
         """Return the current policy."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything the next update depends on: tensors and plain data only."""
+        """Return everything the next update depends on: tensors and plain data only.
+
+        What lies in the folder of the setting is not part of it; that may be added to afterwards,
+        and serve this state still.
+        """
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what ``state_dict`` returned."""

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from mbrl.nn import saturated
+from mbrl.ranks import Ranks
 from mbrl.types import Array, Diagnostics
 
 
@@ -21,7 +22,7 @@ class ActionGradients:
 
     def __init__(self) -> None:
         self._actions: list[Tensor] = []
-        self._found: list[Tensor] = []
+        self._norms: Tensor | None = None
 
     def watch(self, t: int, action: Tensor) -> None:
         """Note what will reach the actions [B, nu] of step t; changes nothing."""
@@ -29,17 +30,19 @@ class ActionGradients:
             action.retain_grad()
             self._actions.append(action)
 
-    def settle(self) -> None:
-        """Let go of what was differentiated; call it afterwards."""
-        self._found = [action.grad for action in self._actions if action.grad is not None]
+    def settle(self, ranks: Ranks) -> None:
+        """Let go of what was differentiated; call it afterwards, on all ranks."""
+        found = [action.grad for action in self._actions if action.grad is not None]
         self._actions = []
+        if found:
+            # The loss is a mean over rows: its derivatives by theirs have the factor 1 / N already.
+            self._norms = ranks.total(torch.stack(found).norm(dim=-1).sum(-1))
 
     def norms(self) -> Array | None:
         """Return g [T]; None if nothing was differentiated."""
-        if not self._found:
+        if self._norms is None:
             return None
-        # The loss is a mean over rows: its derivatives by theirs have the factor 1 / N already.
-        norms: Array = torch.stack(self._found).norm(dim=-1).sum(-1).numpy()
+        norms: Array = self._norms.numpy()
         return norms
 
 

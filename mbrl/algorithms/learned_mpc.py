@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from mbrl.algorithms.algorithm import Actor, Setting, StateActor
 from mbrl.algorithms.learner import FitOptions, Learner, described
 from mbrl.algorithms.model_errors import model_errors, open_loop
+from mbrl.algorithms.planning import shared
 from mbrl.data import Episode, Trajectories
 from mbrl.errors import ConfigError, MbrlError
 from mbrl.nn import Device, DynamicsModel, find_device
@@ -32,6 +33,7 @@ from mbrl.planning import (
     observed_problem,
 )
 from mbrl.planning.checks import check_counts, check_not_negative
+from mbrl.ranks import ALONE, Ranks
 from mbrl.registry import DYNAMICS
 from mbrl.tasks import Collection, Space, Task, collect, drawn_seeds, random_actions
 from mbrl.types import Array, Exhibits, RecordedEpisode
@@ -102,6 +104,8 @@ class LearnedMPC:
         ArgumentError: if a number is out of its range.
         ConfigError: naming the key that is wrong, or the task, if it has no observed cost.
     """
+
+    shares_ranks = True
 
     def __init__(
         self,
@@ -236,7 +240,7 @@ class LearnedMPC:
         self._exhibits = Exhibits()
 
     def _begun(self, seed: int, collection: Collection) -> _Planned:
-        return _Planned(seed, self._made_controller(seed), collection)
+        return _Planned(seed, self._made_controller(seed, self._setting.ranks), collection)
 
     def _resumed(self, kept: Mapping[str, Any]) -> _Planned:
         """Go on with episodes where they were put by."""
@@ -247,8 +251,8 @@ class LearnedMPC:
         planned.controller.load_state_dict(kept["controller"])
         return planned
 
-    def _made_controller(self, seed: int) -> RecedingHorizon:
-        problem = self._problem(seed)
+    def _made_controller(self, seed: int, ranks: Ranks = ALONE) -> RecedingHorizon:
+        problem = shared(self._problem(seed), self._planner, ranks)
         with at_key("algorithm", LearnedMPC):
             return RecedingHorizon(problem, self._planner, seed=seed, **self._options)
 

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from mbrl.algorithms.algorithm import Setting
-from mbrl.algorithms.planning import guide, learned
+from mbrl.algorithms.planning import guide, learned, shared
 from mbrl.errors import MbrlError
 from mbrl.options import at_key
 from mbrl.planning import (
     DEFAULT_PLANNER,
     PlannerChoice,
+    Problem,
     RecedingHorizon,
     Schedule,
     SmoothingChoice,
@@ -62,6 +63,8 @@ class ModelPredictiveControl:
         ConfigError: naming the key that is wrong.
     """
 
+    shares_ranks = True
+
     def __init__(
         self,
         setting: Setting,
@@ -106,7 +109,10 @@ class ModelPredictiveControl:
             "initial_sd": initial_sd,
             "seed": int(torch.randint(2**31 - 1, (), generator=self._generator)),
         }
-        self._actor = self.actor()
+        self._shared = shared(
+            self._problem, self._planner, setting.ranks, timed=seconds is not None
+        )
+        self._actor = self._controller(self._shared)
         start = setting.task.start(batch, self._generator)
         self._state, self._context = start
         self._alive = torch.ones(batch, dtype=torch.bool)
@@ -154,8 +160,11 @@ class ModelPredictiveControl:
 
     def actor(self) -> RecedingHorizon:
         """Return a controller that has planned nothing yet."""
+        return self._controller(self._problem)
+
+    def _controller(self, problem: Problem) -> RecedingHorizon:
         with at_key("algorithm", ModelPredictiveControl):
-            return RecedingHorizon(self._problem, self._planner, **self._options)
+            return RecedingHorizon(problem, self._planner, **self._options)
 
     def state_dict(self) -> dict[str, Any]:
         """The episodes that are recorded, the plan, and the random state."""
@@ -173,7 +182,7 @@ class ModelPredictiveControl:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what :meth:`state_dict` returned."""
         self._options["seed"] = int(state["seed"])
-        self._actor = self.actor()
+        self._actor = self._controller(self._shared)
         self._actor.load_state_dict(state["actor"])
         self._state, self._context = state["state"], state["context"]
         self._alive, self._returns = state["alive"], state["returns"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from typing import cast
 
 import numpy as np
@@ -13,7 +14,8 @@ from mbrl.algorithms.algorithm import Actor, Setting
 from mbrl.errors import ConfigError
 from mbrl.graph import GraphPolicy
 from mbrl.nn import load_state_dynamics
-from mbrl.planning import Policy
+from mbrl.planning import Planner, Policy, Problem, SamplingPlanner
+from mbrl.ranks import Ranks
 from mbrl.tasks import Task
 
 
@@ -51,6 +53,29 @@ def learned(task: Task, run: str | None, key: str) -> nn.Module | None:
     if run is None:
         return None
     return load_state_dynamics(run, task.state_size, task.action_size, where=key)
+
+
+def shared(problem: Problem, planner: Planner, ranks: Ranks, *, timed: bool = False) -> Problem:
+    """Return a problem whose candidates are shared by ranks.
+
+    Args:
+        problem: what is planned.
+        planner: by what.
+        ranks: those of the setting.
+        timed: whether planning ends by the clock.
+
+    Raises:
+        ConfigError: if there are several, and the planner has no candidates to share, or clocks
+            would part the ranks.
+    """
+    if ranks.size > 1 and not isinstance(planner, SamplingPlanner):
+        raise ConfigError(
+            f"algorithm.planner.kind: {type(planner).__name__} runs in one process, and there are "
+            f"{ranks.size}; legal under torchrun: planners that sample, such as icem"
+        )
+    if ranks.size > 1 and timed:
+        raise ConfigError("algorithm.seconds: the clocks of several ranks differ; legal: null")
+    return dataclasses.replace(problem, ranks=ranks)
 
 
 class _Guide:

@@ -41,8 +41,11 @@ class PolicyGradient:
     evaluation then begins there too; ``eval_task_args: {max_episode_steps: H}`` ends it with the
     trajectory.
 
+    Of several ranks each rolls out and differentiates a part of the batch; the gradient is that of
+    one which does it all.
+
     Args:
-        setting: task, graph and generator.
+        setting: task, graph, generator and ranks.
         updates: gradient steps in all.
         horizon: steps H of a rollout, at the end.
         horizon_start: steps of a rollout in the first update. A system that falls multiplies
@@ -70,6 +73,7 @@ class PolicyGradient:
         GraphError: if the graph is wired wrongly.
     """
 
+    shares_ranks = True
     uses_graph = True
 
     def __init__(
@@ -107,7 +111,12 @@ class PolicyGradient:
         self._horizon, self._shortest = horizon, horizon_start or horizon
         self._length, self._stable_norm = self._shortest, stable_norm
         self._clip_norm, self._clip_value = clip_norm, clip_value
-        self._task, self._generator = setting.task, setting.generator
+        self._task, self._generator, self._ranks = setting.task, setting.generator, setting.ranks
+        if batch < self._ranks.size:
+            raise ArgumentError(
+                f"algorithm.batch must be at least the number of ranks, {self._ranks.size}, "
+                f"got {batch}"
+            )
         self.graph = build_graph(setting.graph, setting.task, generator=setting.generator)
         subject = Subject.of(self.graph, horizon=horizon, batch=batch)
         self._parameters = subject.parameters
@@ -145,7 +154,7 @@ class PolicyGradient:
         self._done += 1
         self._adapt_horizon(norm)
         self._update_normalizers(estimate.trajectory)
-        self._gradients.settle()
+        self._gradients.settle(self._ranks)
         self._last = _detached(estimate.trajectory)
         return {
             **self._measured(estimate.trajectory, estimate.returns, norm, follow),
@@ -203,10 +212,17 @@ class PolicyGradient:
     def _problem(self, start: Start) -> Problem:
         wanted = {*self._normalizers, *(n for n in self._start.record if n in self.graph.widths)}
         objective = weighed(self._weighting, self._discounts[: self._length])
-        record = tuple(sorted(wanted))
         self._gradients = ActionGradients()  # those of this update
+        ranks = self._ranks
         return Problem(
-            start, self._length, objective, self._generator, record, self._gradients.watch
+            Start(*(part[ranks.rows(self._batch)] for part in start)),
+            self._length,
+            objective,
+            self._generator,
+            tuple(sorted(wanted)),
+            self._gradients.watch,
+            ranks,
+            self._batch,
         )
 
     def _adapt_horizon(self, norm: float) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from mbrl.algorithms.algorithm import Setting
-from mbrl.algorithms.planning import guide, learned
+from mbrl.algorithms.planning import guide, learned, shared
 from mbrl.errors import ArgumentError, MbrlError
 from mbrl.landscape import TrajectoryLoss
 from mbrl.planning import (
@@ -55,6 +55,8 @@ class TrajectoryOptimization:
         ConfigError: naming the key that is wrong.
     """
 
+    shares_ranks = True
+
     def __init__(
         self,
         setting: Setting,
@@ -86,6 +88,7 @@ class TrajectoryOptimization:
             dynamics=model,
         )
         self._planner = make_planner(planner, horizon, "algorithm.planner")
+        self._shared = shared(self._problem, self._planner, setting.ranks)
         self._start = setting.task.start(batch, self._generator)
         self._initial_sd = initial_sd
         self._guide = guide(setting, policy, "algorithm.policy")
@@ -109,13 +112,16 @@ class TrajectoryOptimization:
         self._done += 1
         costs = self._search.plan.costs
         return {
-            "env_steps": 0.0 if self._imagined else float(model.control_steps - before),
+            "env_steps": 0.0 if self._imagined else self._of_all(model.control_steps - before),
             "return_mean": -float(costs.mean()),
             "cost_mean": float(costs.mean()),
             "cost_min": float(costs.min()),
             "cost_max": float(costs.max()),
             **self._search.measured(),
         }
+
+    def _of_all(self, steps: int) -> float:
+        return float(self._shared.ranks.total(torch.tensor(float(steps))))
 
     def _iterate(self) -> None:
         """Make one iteration; where that fails, the search is as before."""
@@ -176,7 +182,7 @@ class TrajectoryOptimization:
 
     def _begun(self) -> Search:
         state, context = self._start
-        problem = self._problem.at(0, context if context.shape[1] else None)
+        problem = self._shared.at(0, context if context.shape[1] else None)
         actions = problem.still(len(state))
         if self._guide is not None:
             actions = problem.follow(self._guide, state, problem.horizon)

@@ -1,4 +1,4 @@
-"""A memory of the transitions of several seeds, and batches of it without replacement."""
+"""A memory of the transitions of several seeds, and batches of it."""
 
 from __future__ import annotations
 
@@ -37,6 +37,7 @@ class TransitionReplay:
 
     Attributes:
         added: transitions of each seed that were ever put in.
+        bytes_each: that a transition of all seeds takes.
 
     Raises:
         ArgumentError: if there is no room for a single transition.
@@ -50,6 +51,7 @@ class TransitionReplay:
         # One row for all of a transition: a batch is then one gathering.
         self._rows = torch.empty((capacity, seeds, sum(self._widths)), dtype=torch.float32)
         self._seeds = torch.arange(seeds)[:, None]
+        self.bytes_each = self._rows[0].nbytes
         self.added = 0
 
     def __len__(self) -> int:
@@ -81,6 +83,21 @@ class TransitionReplay:
         parts = rows.view(*indices.shape, width).split(self._widths, dim=2)
         observation, action, reward, following, mask = parts
         return Batch(observation, action, reward[..., 0], following, mask[..., 0])
+
+    def pieces(self, first: int) -> list[NDArray[np.float32]]:
+        """Return where all transitions from the first-th on lie, in the order they were added.
+
+        Args:
+            first: index among all that were ever put in, of one that is still remembered.
+        """
+        capacity, rows = len(self._rows), self._rows.numpy()
+        found = []
+        while first < self.added:
+            slot = first % capacity
+            last = min(capacity, slot + self.added - first)
+            found.append(rows[slot:last])
+            first += last - slot
+        return found
 
     def state_dict(self) -> dict[str, Any]:
         """Return what has been put in, and how much there ever was."""
@@ -128,6 +145,11 @@ def distinct_indices(counts: NDArray[np.int64], batch: int, generator: torch.Gen
         found[rows[at], column + 1] = _uniform(counts[rows[at], None], 1, generator)[:, 0]
         found[rows] = np.sort(found[rows], axis=1)
     return torch.from_numpy(found)
+
+
+def any_indices(counts: NDArray[np.int64], batch: int, generator: torch.Generator) -> Tensor:
+    """Draw batches with replacement: [T, batch] integers in [0, n), for each of T counts n."""
+    return torch.from_numpy(_uniform(counts[:, None], batch, generator))
 
 
 def _uniform(

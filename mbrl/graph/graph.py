@@ -92,7 +92,7 @@ class Graph(nn.Module):
             watch: called with the index of every step, from 0, and its actions [B, nu] as later
                 values depend on them, so that it may hook their gradients.
             **sampling: what an estimator asks of stochastic policies: the fields ``draws``,
-                ``gain`` and ``replay`` of :class:`mbrl.types.Step`.
+                ``gain``, ``replay`` and ``part`` of :class:`mbrl.types.Step`.
 
         Returns:
             The trajectory; ``values`` holds what ``record`` names, [T, B, ...].

@@ -21,6 +21,18 @@ _LOWEST_LOG_SD, _LOG_SD_THRESHOLD = -9.0, -7.0
 Deviation = Literal["network", "constant", "per_step"]
 
 
+def standard_normal(step: Step, like: Tensor) -> Tensor:
+    """Draw noise of the shape [B, ...] and dtype of ``like`` from the generator of a step.
+
+    Where processes share a batch, that of the whole batch is drawn, and the rows here get theirs:
+    noise belongs to a row, whoever has it.
+    """
+    first, total = step.part or (0, len(like))
+    shape = total, *like.shape[1:]
+    drawn = torch.randn(shape, generator=step.generator, dtype=like.dtype)
+    return drawn[first : first + len(like)]
+
+
 class GaussianPolicy(Policy):
     r"""Base of Gaussians :math:`u = \mathrm{squash}(z), z = \mu + h \sigma \xi`.
 
@@ -49,14 +61,15 @@ class GaussianPolicy(Policy):
         mean, sd = self.moments(observation, step.t)
         if step.generator is None:
             return self.squash(mean)
-        noise = torch.randn(mean.shape, generator=step.generator, dtype=mean.dtype)
-        if step.replay is not None:
-            again = ((step.replay[step.t] - mean[:1]) / sd[:1]).detach()
+        noise = standard_normal(step, mean)
+        replay = None if step.part and step.part[0] else step.replay
+        if replay is not None:
+            again = ((replay[step.t] - mean[:1]) / sd[:1]).detach()
             noise = torch.cat([again, noise[1:]])
         sample = mean + sd * noise
-        if step.replay is not None:
+        if replay is not None:
             # Without the rounding of the way there and back, so that it repeats bit for bit.
-            first = step.replay[step.t] + (sample[:1] - sample[:1].detach())
+            first = replay[step.t] + (sample[:1] - sample[:1].detach())
             sample = torch.cat([first, sample[1:]])
         if step.draws is not None:
             step.draws.append(Draw(self, step.t, observation.detach(), sample.detach()))

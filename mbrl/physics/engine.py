@@ -51,13 +51,18 @@ def private_copy(model: mujoco.MjModel) -> mujoco.MjModel:
 
 
 def thread_count(threads: int | None) -> int:
-    """Return the number of engine threads: ``threads``, or every core this process may use."""
+    """Return the number of engine threads: ``threads``, or every core this process may use.
+
+    Processes that ``torchrun`` started on a host share its cores.
+    """
     if threads is None:
-        return (
+        cores = (
             len(os.sched_getaffinity(0))
             if hasattr(os, "sched_getaffinity")
             else os.cpu_count() or 1
         )
+        sharing = os.environ.get("LOCAL_WORLD_SIZE", "1")
+        return max(1, cores // (int(sharing) if sharing.isdecimal() else 1))
     if isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= 1024:
         raise ArgumentError(
             f"threads must be an integer from 1 to 1024 or None (all cores), got {threads!r}"

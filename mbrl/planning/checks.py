@@ -35,5 +35,12 @@ def check_not_negative(where: str = "", /, **values: float | None) -> None:
             raise ArgumentError(f"{_key(where, name)} must not be negative, got {value}")
 
 
+def check_shares(where: str = "", /, **values: float | None) -> None:
+    """Refuse a number outside [0, 1]."""
+    for name, value in values.items():
+        if value is not None and not 0 <= value <= 1:
+            raise ArgumentError(f"{_key(where, name)} must lie in [0, 1], got {value}")
+
+
 def _key(where: str, name: str) -> str:
     return f"{where}.{name}" if where else name

@@ -12,6 +12,7 @@ from torch import Tensor
 from mbrl.errors import ArgumentError
 from mbrl.planning.costs import Quadratic, StageCost, StagePoints, TerminalCost
 from mbrl.planning.model import Law, Model, Scene
+from mbrl.ranks import ALONE, Ranks
 
 # (states [B, nx], index of the step, contexts [B, n] or None) -> actions [B, nu]
 Policy = Callable[[Tensor, int, Tensor | None], Tensor]
@@ -34,6 +35,7 @@ class Problem:
         horizon: T.
         terminal: phi, or None.
         scene: where the plan begins.
+        ranks: what shares the candidates that compete; all of them plan alike.
     """
 
     model: Model
@@ -43,6 +45,7 @@ class Problem:
     horizon: int
     terminal: TerminalCost | None = None
     scene: Scene = field(default_factory=Scene)
+    ranks: Ranks = ALONE
 
     def __post_init__(self) -> None:
         if isinstance(self.horizon, bool) or self.horizon < 1:
@@ -127,6 +130,8 @@ class Problem:
     def compete(self, state: Tensor, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Roll candidates out, and keep the states of the best of every row alone.
 
+        Several ranks roll out a part each, and all of them return the same.
+
         They are rolled out in parts of at most ``MOST_NUMBERS`` numbers of states at once (but
         some 32 rows at least), which changes no bit as far as the model's rows do not depend on
         each other.
@@ -139,6 +144,18 @@ class Problem:
             Costs [K, B], the index of the best [B], and its states [T+1, B, nx]; see
             :meth:`rollout`.
         """
+        count = actions.shape[1]
+        if not 1 < self.ranks.size <= count:
+            return self._compete(state, actions)
+        mine = self.ranks.rows(count)
+        with self.ranks.together():
+            costs, _, states = self._compete(state, actions[:, mine])
+        costs = self.ranks.gathered(costs, count)
+        winner = costs.min(dim=0).indices
+        has_it = (winner >= mine.start) & (winner < mine.stop)
+        return costs, winner, self.ranks.total(torch.where(has_it[:, None], states, 0.0))
+
+    def _compete(self, state: Tensor, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         count, batch = actions.shape[1:3]
         rows, each = torch.arange(batch), self._candidates_at_once(batch)
         costs, winner, states = [], torch.zeros(batch, dtype=torch.long), state.new_empty(0)

@@ -13,6 +13,7 @@ from mbrl.tasks.collection import (
     random_actions,
     random_walk,
 )
+from mbrl.tasks.distractors import distracted
 from mbrl.tasks.evaluation import Evaluation, evaluate
 from mbrl.tasks.formulas import declared
 from mbrl.tasks.gymnasium_task import GymnasiumTask
@@ -64,7 +65,8 @@ def make_task(name: str, /, **kwargs: Any) -> Task:
     Args:
         name: e.g. "HalfCheetah-v5".
         **kwargs: handed to the task, and by it to the environment; ``threads`` sets the number of
-            engine threads.
+            engine threads, and ``distractors`` how many numbers drawn from N(0, 1) are appended to
+            every observation of a Gymnasium environment.
 
     Raises:
         UnknownNameError: if nothing has that name.
@@ -73,4 +75,5 @@ def make_task(name: str, /, **kwargs: Any) -> Task:
     if name in TASKS:
         task: Task = TASKS.get(name)(**kwargs)
         return task
-    return GymnasiumTask(name, **kwargs)
+    distractors = kwargs.pop("distractors", 0)
+    return distracted(GymnasiumTask(name, **kwargs), distractors)

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from mbrl.errors import ArgumentError
 from mbrl.options import completed
 from mbrl.registry import TASKS
-from mbrl.tasks.distractors import Distractors
+from mbrl.tasks.distractors import distracted
+from mbrl.tasks.task import Task
 from mbrl.tasks.torch_task import TorchTask
 from mbrl.types import Array, Start, Transition
 
@@ -43,14 +44,12 @@ class CartPole(TorchTask):
     under explicit Euler steps of 0.02 s (Barto, Sutton and Anderson 1983, as in Gymnasium's
     ``CartPole-v1``). A step earns 1; an episode ends where |x| > 2.4 m or |theta| > 12 degrees.
 
-    A state is (x, dx/dt, theta, dtheta/dt), in m and rad, and the k distractors that go with it;
-    an observation is the state in single precision, as Gymnasium rounds it. An action is the index
-    0 (left) or 1 (right), [B, 1]; between them the force is interpolated.
+    A state is (x, dx/dt, theta, dtheta/dt), in m and rad; an observation is the state in single
+    precision, as Gymnasium rounds it. An action is the index 0 (left) or 1 (right), [B, 1]; between
+    them the force is interpolated.
 
     Args:
         max_episode_steps: length at which an episode is cut.
-        distractors: k numbers that are appended to every observation; see :class:`Distractors`.
-        threads: of no use here, where there is no engine.
 
     Raises:
         ArgumentError: on a number out of range.
@@ -58,43 +57,34 @@ class CartPole(TorchTask):
 
     name = "CartPole-v1"
     discrete_actions = 2
+    state_size = observation_size = 4
 
-    def __init__(
-        self, *, max_episode_steps: int = 500, distractors: int = 0, threads: int | None = None
-    ):
+    def __init__(self, *, max_episode_steps: int = 500):
         if max_episode_steps < 1:
             raise ArgumentError(
                 f"task_args.max_episode_steps must be at least 1, got {max_episode_steps}"
             )
-        if distractors < 0:
-            raise ArgumentError(f"task_args.distractors must not be negative, got {distractors}")
         self.max_episode_steps = max_episode_steps
-        self.noise_size = distractors
-        self.state_size = self.observation_size = 4 + distractors
         self.action_low = torch.zeros(1, dtype=torch.float64)
         self.action_high = torch.ones(1, dtype=torch.float64)
 
     def start(self, batch: int, generator: torch.Generator) -> Start:
         """Draw states near upright: each of the four numbers uniform in [-0.05, 0.05]."""
         uniform = torch.rand((batch, 4), generator=generator, dtype=torch.float64)
-        noise = torch.randn((batch, self.noise_size), generator=generator, dtype=torch.float64)
-        state = torch.cat([2 * _START * uniform - _START, noise], dim=-1)
-        return Start(state, state.new_empty((batch, 0)))
+        return Start(2 * _START * uniform - _START, uniform.new_empty((batch, 0)))
 
     def dynamics(self, **options: Any) -> nn.Module:
-        """Return the map (state, action) -> next state, where there are no distractors.
+        """Return the map (state, action) -> next state.
 
         Raises:
-            ArgumentError: if there are, or if there are options: it is differentiated exactly.
+            ArgumentError: if there are options: it is differentiated exactly.
         """
         if options:
             raise ArgumentError(f"{self.name}: its dynamics takes no {', '.join(options)}")
-        if self.noise_size:
-            raise ArgumentError(f"{self.name}: distractors follow no dynamics; legal: 0")
         return _Dynamics()
 
     def observe(self, state: Tensor, *, t: int = 0, context: Tensor | None = None) -> Tensor:
-        """[B, 4 + k] -> [B, 4 + k], rounded to single precision."""
+        """[B, 4] -> [B, 4], rounded to single precision."""
         return state.to(torch.float32).to(torch.float64)
 
     def reward(
@@ -117,54 +107,27 @@ class CartPole(TorchTask):
         return ended
 
     def step(
-        self,
-        state: Tensor,
-        action: Tensor,
-        *,
-        t: int = 0,
-        context: Tensor | None = None,
-        noise: Tensor | None = None,
+        self, state: Tensor, action: Tensor, *, t: int = 0, context: Tensor | None = None
     ) -> Transition:
-        """What ``env.step`` returns from these states, without derivatives and bit for bit.
-
-        Args:
-            state: [B, 4 + k].
-            action: [B, 1].
-            t: of no use here.
-            context: of no use here.
-            noise: [B, k]: the distractors of the next state.
-
-        Raises:
-            ArgumentError: if there are distractors and no noise for them.
-        """
+        """What ``env.step`` returns from these states [B, 4], without derivatives, bit for bit."""
         # NumPy, as Gymnasium: its sines differ from torch's in the last bit, and its calls cost a
         # fraction of torch's on so few rows.
         rows = state.detach().numpy()
         theta, index = rows[:, 2], action.detach().numpy()[:, 0]
         columns = _moved(list(rows.T), index, np.cos(theta), np.sin(theta))
-        if self.noise_size:
-            columns += list(self._checked(noise, len(rows)).numpy().T)
         following = np.stack(columns, axis=-1)
         observation = following.astype(np.float32).astype(np.float64)
         parts = following, np.ones(len(rows)), observation, _ended(following)
         return Transition(*map(torch.from_numpy, parts))
 
     def advance(
-        self,
-        state: Tensor,
-        action: Tensor,
-        *,
-        t: int = 0,
-        context: Tensor | None = None,
-        noise: Tensor | None = None,
+        self, state: Tensor, action: Tensor, *, t: int = 0, context: Tensor | None = None
     ) -> Transition:
-        """Take a step that can be differentiated; arguments and errors are those of :meth:`step`.
+        """Take a step that can be differentiated; arguments are those of :meth:`step`.
 
         Its velocities may differ from those of :meth:`step` in the last bit.
         """
         following = _Dynamics()(state, action)
-        if self.noise_size:
-            following = torch.cat([following, self._checked(noise, len(state))], dim=-1)
         return Transition(
             following,
             self.reward(state, action, following),
@@ -173,25 +136,18 @@ class CartPole(TorchTask):
         )
 
     def make_env(self, render_mode: str | None = None) -> Any:
-        """Return Gymnasium's environment, with its time limit and the distractors."""
-        env = gymnasium.make(
+        """Return Gymnasium's environment, with its time limit."""
+        return gymnasium.make(
             self.name,
             max_episode_steps=self.max_episode_steps,
             disable_env_checker=True,
             render_mode=render_mode,
         )
-        return Distractors(env, self.noise_size) if self.noise_size else env
 
     def state_of(self, env: Any) -> Array:
-        """Return the state [4 + k] of an environment of :meth:`make_env`."""
-        state: Array = np.asarray(env.unwrapped.state, dtype=np.float64)
-        return np.concatenate([state, env.latest]) if self.noise_size else state.copy()
-
-    def _checked(self, noise: Tensor | None, batch: int) -> Tensor:
-        if noise is None or noise.shape != (batch, self.noise_size):
-            found = None if noise is None else list(noise.shape)
-            raise ArgumentError(f"noise must have shape [{batch}, {self.noise_size}], got {found}")
-        return noise
+        """Return the state [4] of an environment of :meth:`make_env`."""
+        state: Array = np.array(env.unwrapped.state, dtype=np.float64)
+        return state
 
 
 class _Dynamics(nn.Module):
@@ -228,5 +184,12 @@ def register_cartpole() -> None:
     TASKS.register(CartPole.name)(_made)
 
 
-def _made(**options: Any) -> CartPole:
-    return CartPole(**completed(CartPole, options, "task_args"))
+def _made(**options: Any) -> Task:
+    return _cartpole(**completed(_cartpole, options, "task_args"))
+
+
+def _cartpole(
+    *, max_episode_steps: int = 500, distractors: int = 0, threads: int | None = None
+) -> Task:
+    """``threads`` are of no use here, where there is no engine."""
+    return distracted(CartPole(max_episode_steps=max_episode_steps), distractors)

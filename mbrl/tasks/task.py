@@ -40,6 +40,9 @@ class Task(ABC):
             action [B, 1] then holds the index of one, 0 to discrete_actions - 1, in float64. None:
             actions are numbers.
         uses_time: whether any method depends on ``t``; a task that does must say so.
+        noise_size: width of the standard normal noise [B, noise_size] that :meth:`step` takes as a
+            keyword ``noise``, so that environments which advance as one batch have each their own;
+            0: steps are deterministic, and take none.
         has_reward_formula: whether :meth:`reward` computes every row from its arguments alone, as
             torch functions do, and not in a step of the environment.
         residual_cost: the cost whose negative the reward is, if it is one of residuals.
@@ -61,6 +64,7 @@ class Task(ABC):
     action_high: Tensor
     discrete_actions: int | None = None
     uses_time: bool = False
+    noise_size: int = 0
     residual_cost: ResidualCost | None = None
     terminal_cost: ResidualCost | None = None
     success: Success | None = None

@@ -13,6 +13,7 @@ from mbrl.errors import ArgumentError, DivergenceError
 from mbrl.graph import Graph, GraphPolicy
 from mbrl.graph.nodes import PolicyNode
 from mbrl.nn import Policy
+from mbrl.ranks import ALONE, Ranks
 from mbrl.types import Start, Trajectory
 
 
@@ -51,7 +52,10 @@ class Subject(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """The rollouts of one update, and what is to be ascended."""
+    """The rollouts of one update, and what is to be ascended.
+
+    Of several ranks each has a part of the batch, B rows of it.
+    """
 
     start: Start  # (B, nx), (B, n)
     horizon: int
@@ -59,6 +63,18 @@ class Problem(NamedTuple):
     generator: torch.Generator
     record: tuple[str, ...] = ()  # values of the graph that others want to see
     watch: Callable[[int, Tensor], None] | None = None  # see ``Graph.unroll``
+    ranks: Ranks = ALONE
+    batch: int | None = None  # rows of all ranks together; None: there is one
+
+    @property
+    def size(self) -> int:
+        """Rows of all ranks together."""
+        return len(self.start.state) if self.batch is None else self.batch
+
+    @property
+    def first(self) -> int:
+        """Index of row 0 in the whole batch."""
+        return int(self.ranks.rows(self.size).start)
 
     def unroll(self, graph: Graph, **sampling: Any) -> Trajectory:
         """Run the graph; ``sampling`` as in ``Graph.unroll``.
@@ -66,30 +82,52 @@ class Problem(NamedTuple):
         Raises:
             DivergenceError: if physics or returns are not finite.
         """
-        trajectory = graph.unroll(
-            self.start.state,
-            self.horizon,
-            generator=self.generator,
-            context=self.start.context,
-            record=self.record,
-            watch=self.watch,
-            **sampling,
-        )
-        if not self.returns(trajectory).isfinite().all():
-            raise DivergenceError("the return is not finite")
+        with self.ranks.together():
+            trajectory = graph.unroll(
+                self.start.state,
+                self.horizon,
+                generator=self.generator,
+                context=self.start.context,
+                record=self.record,
+                watch=self.watch,
+                part=(self.first, self.size),
+                **sampling,
+            )
+            if not self.returns(trajectory).isfinite().all():
+                raise DivergenceError("the return is not finite")
         return trajectory
 
     def returns(self, trajectory: Trajectory) -> Tensor:
         """Return the discounted returns [B], nothing flowing back."""
         return (self.objective.discounts[:, None] * trajectory.rewards.detach()).sum(0)
 
+    def whole(self, trajectory: Trajectory) -> Trajectory:
+        """Return the rollouts of all ranks in order, nothing flowing back."""
+
+        def gathered(value: Tensor) -> Tensor:  # (T, B, ...)
+            return self.ranks.gathered(value.transpose(0, 1), self.size).transpose(0, 1)
+
+        states, actions, rewards, alive = map(gathered, trajectory[:4])
+        values = {name: gathered(value) for name, value in trajectory.values.items()}
+        return Trajectory(states, actions, rewards, alive, values)
+
+    def gradients(
+        self, loss: Tensor, parameters: Mapping[str, nn.Parameter], *, keep: bool = False
+    ) -> dict[str, Tensor | None]:
+        """Differentiate the sum of all ranks' losses; ``keep`` it to differentiate again."""
+        with self.ranks.together():
+            found = torch.autograd.grad(
+                loss, list(parameters.values()), allow_unused=True, retain_graph=keep
+            )
+        return dict(zip(parameters, self.ranks.totals(found), strict=True))
+
 
 class Estimate(NamedTuple):
     """What an estimator gives."""
 
     gradients: Mapping[str, Tensor | None]  # of -J, by name of the parameter
-    trajectory: Trajectory  # real transitions, as many as were made
-    returns: Tensor  # (B), discounted
+    trajectory: Trajectory  # real transitions, as many as were made, of all ranks
+    returns: Tensor  # (B), discounted, of all ranks
     measured: Mapping[str, float]  # the same names at every update
 
 
@@ -136,7 +174,6 @@ class Estimator:
         measured: Mapping[str, float] | None = None,
     ) -> Estimate:
         """Differentiate a loss whose gradient is the estimate."""
-        parameters = self._subject.parameters
-        gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
-        named = dict(zip(parameters, gradients, strict=True))
-        return Estimate(named, trajectory, problem.returns(trajectory), measured or {})
+        gradients = problem.gradients(loss, self._subject.parameters)
+        whole = problem.whole(trajectory)
+        return Estimate(gradients, whole, problem.returns(whole), measured or {})

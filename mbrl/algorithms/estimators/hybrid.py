@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import nn
 
 from mbrl.algorithms.estimators.estimator import Estimate, Estimator, Problem, Subject
 from mbrl.algorithms.estimators.pathwise import pathwise_loss
@@ -77,7 +76,8 @@ class Hybrid(Estimator):
     def estimate(self, problem: Problem) -> Estimate:
         """Roll out, differentiate mean and deviations apart, move the mean to the best row."""
         objective = problem.objective
-        for name, rows in zip(("start states", "contexts"), problem.start, strict=True):
+        for name, part in zip(("start states", "contexts"), problem.start, strict=True):
+            rows = problem.ranks.gathered(part, problem.size)
             if not torch.equal(rows, rows[:1].expand_as(rows)):
                 raise ArgumentError(
                     "algorithm.estimator.kind: hybrid compares sequences of actions from one "
@@ -87,16 +87,17 @@ class Hybrid(Estimator):
         draws: list[Draw] = []
         gain = None if objective.gains is None else objective.gain
         trajectory = problem.unroll(self._subject.graph, gain=gain, draws=draws, replay=self._best)
-        returns = problem.returns(trajectory)
+        whole = problem.whole(trajectory)
+        returns = problem.returns(whole)
         best = int(returns.argmax())
-        pathwise = pathwise_loss(self._subject, objective, trajectory, best)
-        score = self._scores.loss(objective, trajectory, draws, first=1)
-        gradients = self._gradients(pathwise, score)
+        pathwise = pathwise_loss(self._subject, problem, trajectory, best)
+        score = self._scores.loss(problem, trajectory, draws, first=1)
+        gradients = self._gradients(problem, pathwise, score)
         # An update that diverges leaves everything as it was.
         if all(g is None or bool(g.isfinite().all()) for g in gradients.values()):
-            self._move(torch.stack([draw.sample[best] for draw in draws]))
+            self._move(_row(problem, torch.stack([draw.sample for draw in draws]), best))
         measured = {"best_return": float(returns[best]), "best_is_new": float(best > 0)}
-        return Estimate(gradients, trajectory, returns, measured)
+        return Estimate(gradients, whole, returns, measured)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the best sequence."""
@@ -112,11 +113,17 @@ class Hybrid(Estimator):
         self._policy.mean[: len(samples)] = samples
 
     def _gradients(
-        self, pathwise: torch.Tensor, score: torch.Tensor
+        self, problem: Problem, pathwise: torch.Tensor, score: torch.Tensor
     ) -> dict[str, torch.Tensor | None]:
-        def gradient(parameter: nn.Parameter) -> torch.Tensor | None:
+        found: dict[str, torch.Tensor | None] = {}
+        for name, parameter in self._subject.parameters.items():
             loss = score if parameter is self._deviation else pathwise
-            (found,) = torch.autograd.grad(loss, parameter, retain_graph=True, allow_unused=True)
-            return found
+            found |= problem.gradients(loss, {name: parameter}, keep=True)
+        return found
 
-        return {name: gradient(p) for name, p in self._subject.parameters.items()}
+
+def _row(problem: Problem, samples: torch.Tensor, row: int) -> torch.Tensor:
+    """Return a row of the whole batch of samples [T, B, nu], whichever rank has it."""
+    place = row - problem.first
+    mine = 0 <= place < samples.shape[1]
+    return problem.ranks.total(samples[:, place] if mine else torch.zeros_like(samples[:, 0]))

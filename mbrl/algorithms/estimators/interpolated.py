@@ -88,8 +88,8 @@ class Interpolated(Estimator):
             return (1 - share) * objective.gain(policy, t)
 
         trajectory = problem.unroll(self._subject.graph, gain=pathwise_gain, draws=draws)
-        pathwise = pathwise_loss(self._subject, objective, trajectory)
-        score = self._scores.loss(objective, trajectory, draws, factor=score_factor)
+        pathwise = pathwise_loss(self._subject, problem, trajectory)
+        score = self._scores.loss(problem, trajectory, draws, factor=score_factor)
         mean = float(torch.stack([share.mean() for share in shares.values()]).mean())
         return self._result(problem, trajectory, pathwise + score, {"score_share": mean})
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from torch import Tensor
 
 from mbrl.algorithms.estimators.estimator import Estimate, Estimator, Problem, Subject
-from mbrl.algorithms.weighting import Objective
 from mbrl.errors import ArgumentError
 from mbrl.types import Trajectory
 
@@ -32,27 +31,29 @@ class Pathwise(Estimator):
         objective = problem.objective
         gain = None if objective.gains is None else objective.gain
         trajectory = problem.unroll(self._subject.graph, gain=gain)
-        return self._result(
-            problem, trajectory, pathwise_loss(self._subject, objective, trajectory)
-        )
+        return self._result(problem, trajectory, pathwise_loss(self._subject, problem, trajectory))
 
 
 def pathwise_loss(
-    subject: Subject, objective: Objective, trajectory: Trajectory, row: int | None = None
+    subject: Subject, problem: Problem, trajectory: Trajectory, row: int | None = None
 ) -> Tensor:
-    """Return a loss whose gradient is the pathwise one of -J.
+    """Return a loss whose gradient, summed over ranks, is the pathwise one of -J.
 
     Args:
         subject: what is trained.
-        objective: what is to be ascended.
-        trajectory: rollouts, made with the gains of ``objective``.
-        row: the row that counts; None: the mean of all.
+        problem: what is to be ascended.
+        trajectory: rollouts, made with the gains of the objective.
+        row: the row of the whole batch that counts; None: the mean of all.
 
     Raises:
         ArgumentError: if rewards do not depend on the policy's parameters.
     """
-    values = (objective.weights[:, None] * trajectory.rewards).sum(0)  # (B)
-    loss = -(values.mean() if row is None else values[row])
+    values = (problem.objective.weights[:, None] * trajectory.rewards).sum(0)  # (B)
+    if row is None:
+        loss = -values.sum() / problem.size
+    else:  # of one rank; for the others there is nothing
+        first = row - problem.first
+        loss = -values[max(first, 0) : max(first + 1, 0)].sum()
     if not loss.requires_grad:
         raise ArgumentError(
             f"task: the reward of {subject.graph.task.name} is constant along a rollout: it has no "

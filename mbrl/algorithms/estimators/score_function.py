@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from mbrl.algorithms.estimators.estimator import Estimate, Estimator, Problem, Subject
-from mbrl.algorithms.weighting import Objective
 from mbrl.errors import ArgumentError
 from mbrl.nn import GaussianPolicy, OpenLoop
+from mbrl.ranks import Ranks
 from mbrl.types import Draw, Trajectory
 
 Baseline = Literal["none", "mean", "leave_one_out"]
@@ -65,7 +65,7 @@ class ScoreFunction(Estimator):
         draws: list[Draw] = []
         with torch.no_grad():
             trajectory = problem.unroll(self._subject.graph, draws=draws)
-        loss = self._scores.loss(problem.objective, trajectory, draws)
+        loss = self._scores.loss(problem, trajectory, draws)
         return self._result(problem, trajectory, loss)
 
 
@@ -97,26 +97,29 @@ class Scores:
 
     def loss(
         self,
-        objective: Objective,
+        problem: Problem,
         trajectory: Trajectory,
         draws: Sequence[Draw],
         *,
         factor: Factor | None = None,
         first: int = 0,
     ) -> Tensor:
-        """Return a loss whose gradient is the score-function one of -J.
+        """Return a loss whose gradient, summed over ranks, is the score-function one of -J.
 
         Args:
-            objective: what is to be ascended.
+            problem: what is to be ascended.
             trajectory: rollouts.
             draws: what policies drew in them.
             factor: of each entry of the density; None: the gains of ``objective``.
-            first: rows before this one do not count.
+            first: rows of the whole batch before this one do not count.
         """
+        objective, count = problem.objective, problem.size - first
+        first = max(0, first - problem.first)
         factor = factor or objective.gain
         alive = trajectory.alive[:, first:]
         rewards = trajectory.rewards.detach()[:, first:]
-        advantages = self._advantages(to_go(objective.weights[:, None] * rewards), alive)
+        following = to_go(objective.weights[:, None] * rewards)
+        advantages = self._advantages(following, alive, problem.ranks)
         total = advantages.new_zeros(alive.shape[1])
         for draw in draws:
             if draw.policy in self._policies:
@@ -125,13 +128,13 @@ class Scores:
                 )
                 terms = (factor(draw.policy, draw.t) * density).sum(-1)
                 total = total + advantages[draw.t] * terms
-        return -total.mean()
+        return -total.sum() / count
 
-    def _advantages(self, returns: Tensor, alive: Tensor) -> Tensor:
+    def _advantages(self, returns: Tensor, alive: Tensor, ranks: Ranks) -> Tensor:
         """Return R - b of [T, B], perhaps over its deviation; rows that ended have none."""
         mask = alive.to(returns.dtype)
-        count = mask.sum(1, keepdim=True)
-        total = (mask * returns).sum(1, keepdim=True)
+        count = ranks.total(mask.sum(1, keepdim=True))
+        total = ranks.total((mask * returns).sum(1, keepdim=True))
         mean = total / count.clamp(min=1)
         if self._baseline == "mean":
             centred = returns - mean
@@ -141,7 +144,8 @@ class Scores:
         else:
             centred = returns
         if self._standardize:
-            variance = (mask * (returns - mean).square()).sum(1, keepdim=True) / count.clamp(min=1)
+            squares = ranks.total((mask * (returns - mean).square()).sum(1, keepdim=True))
+            variance = squares / count.clamp(min=1)
             centred = centred / (variance.sqrt() + _TINY_DEVIATION)
         return mask * centred
 

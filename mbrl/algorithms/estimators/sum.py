@@ -51,6 +51,6 @@ class Sum(Estimator):
         objective, draws = problem.objective, list[Draw]()
         gain = None if objective.gains is None else objective.gain
         trajectory = problem.unroll(self._subject.graph, gain=gain, draws=draws)
-        pathwise = pathwise_loss(self._subject, objective, trajectory)
-        score = self._scores.loss(objective, trajectory, draws)
+        pathwise = pathwise_loss(self._subject, problem, trajectory)
+        score = self._scores.loss(problem, trajectory, draws)
         return self._result(problem, trajectory, pathwise + self._weight * score)

@@ -5,16 +5,16 @@ All three keep S seeds side by side, and learn Q-functions from what their model
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from mbrl.algorithms.omd.adam import Adam
-from mbrl.algorithms.omd.inner import InnerProblem, SeedwiseConjugateGradient
+from mbrl.algorithms.omd.agent import Agent, Draw, Parts
+from mbrl.algorithms.omd.inner import SeedwiseConjugateGradient, SoftQProblem
 from mbrl.algorithms.omd.model import Model, Prediction
 from mbrl.algorithms.omd.soft_q import SoftQ
 from mbrl.data import Batch
@@ -23,8 +23,6 @@ from mbrl.ops import Adjoint, Identity, implicit_gradient
 
 _LAST_GAIN = 0.01
 _VALUES = 5  # functions that value equivalence is asked of
-
-Draw = Callable[[], Batch]
 
 
 @dataclass(frozen=True)
@@ -54,7 +52,7 @@ class Settings:
     adjoint_iterations: int
 
 
-class Agent(ABC):
+class DiscreteAgent(Agent):
     """Q-functions, their targets and a model, with an Adam for each that learns.
 
     Args:
@@ -94,15 +92,6 @@ class Agent(ABC):
         self._w_gradient = self.q.network.zeros(len(generators), s.dtype)
         self._theta_gradient = self.model.parameters(torch.zeros_like(self.theta.flat))
 
-    @property
-    @abstractmethod
-    def batches(self) -> int:
-        """How many batches an update takes."""
-
-    @abstractmethod
-    def update(self, draw: Draw) -> None:
-        """Learn from batches of real transitions; ``draw`` returns another one each time."""
-
     @torch.no_grad()
     def measured(self, batch: Batch) -> dict[str, Tensor]:
         """Return what describes the seeds' state on a batch, [S] each.
@@ -130,23 +119,15 @@ class Agent(ABC):
             "reward_error": (prediction.reward - batch.reward).square().mean(-1),
         }
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return parameters and what their optimisers remember."""
+    def parts(self) -> Parts:
+        """Return parameters and their optimisers."""
         return {
-            "w": self.w.flat.clone(),
-            "w_": self._w_.flat.clone(),
-            "theta": self.theta.flat.clone(),
-            "w_adam": self._w_adam.state_dict(),
-            "theta_adam": self._theta_adam.state_dict(),
+            "w": self.w.flat,
+            "w_": self._w_.flat,
+            "theta": self.theta.flat,
+            "w_adam": self._w_adam,
+            "theta_adam": self._theta_adam,
         }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what :meth:`state_dict` returned."""
-        self.w.flat.copy_(state["w"])
-        self._w_.flat.copy_(state["w_"])
-        self.theta.flat.copy_(state["theta"])
-        self._w_adam.load_state_dict(state["w_adam"])
-        self._theta_adam.load_state_dict(state["theta_adam"])
 
     def _predicted(self, batch: Batch, taken: Tensor, *, noisy: bool = True) -> Prediction:
         noise = None
@@ -176,7 +157,7 @@ class Agent(ABC):
         self._w_.flat.lerp_(self.w.flat, self._settings.tau)
 
 
-class OMD(Agent):
+class OMD(DiscreteAgent):
     r"""Optimal model design (Nikishin et al. 2022): the model whose Q-functions are right in truth.
 
     .. math:: \min_\theta L_{\text{real}}(w^*(\theta)), \qquad
@@ -235,7 +216,7 @@ class OMD(Agent):
         y = self.q.target(self._w_, batch.following, batch.reward, batch.mask).y
         tape = self.q.network.forward(w, batch.observation)
         self.q.loss_gradient(w, tape, self.q.errors(tape, taken, y), self._w_gradient)
-        inner = InnerProblem(self.q, w, self._w_, batch.observation, taken, batch.mask, tape)
+        inner = SoftQProblem(self.q, w, self._w_, batch.observation, taken, batch.mask, tape)
         found = implicit_gradient(
             inner.condition,
             w.flat,
@@ -250,7 +231,7 @@ class OMD(Agent):
         return found
 
 
-class MLE(Agent):
+class MLE(DiscreteAgent):
     r"""A model of maximum likelihood, and Q-functions learned from its predictions.
 
     .. math:: \min_\theta \frac1B \sum_b |s'_b - \hat s'_b|^2 + (r_b - \hat r_b)^2
@@ -304,14 +285,9 @@ class VEP(MLE):
         self._values = FlatMLP(settings.observation_size, 1, hidden=(width, width), copies=_VALUES)
         self._v = self._values.initial(generators, settings.dtype, last_gain=_LAST_GAIN)
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return parameters, the fixed ones too, and what their optimisers remember."""
-        return {**super().state_dict(), "v": self._v.flat.clone()}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what :meth:`state_dict` returned."""
-        super().load_state_dict(state)
-        self._v.flat.copy_(state["v"])
+    def parts(self) -> Parts:
+        """Return parameters, the fixed ones too, and their optimisers."""
+        return {**super().parts(), "v": self._v.flat}
 
     def _fit_states(self, batch: Batch, prediction: Prediction) -> None:
         wanted = self._values.forward(self._v, batch.following).output
@@ -321,4 +297,4 @@ class VEP(MLE):
         self.model.gradient(self.theta, prediction, following, None, self._theta_gradient)
 
 
-AGENTS: dict[str, type[Agent]] = {"omd": OMD, "mle": MLE, "vep": VEP}
+AGENTS: dict[str, type[DiscreteAgent]] = {"omd": OMD, "mle": MLE, "vep": VEP}

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from mbrl.algorithms.algorithm import Actor, Setting
+from mbrl.algorithms.algorithm import Setting
 from mbrl.algorithms.omd.agents import AGENTS, Settings
-from mbrl.algorithms.omd.members import Members, SeedsActor, returns_of, sampled
-from mbrl.data import Batch, TransitionReplay, distinct_indices
-from mbrl.errors import ArgumentError, DivergenceError
-from mbrl.planning.checks import check_counts, check_not_negative, check_positive
-from mbrl.tasks import TorchTask
+from mbrl.algorithms.omd.seeds import Seeds, uniform
+from mbrl.algorithms.omd.seedwise import Precision, Schedule, SeedwiseRun
+from mbrl.data import distinct_indices
+from mbrl.errors import ArgumentError
+from mbrl.planning.checks import check_counts, check_not_negative, check_positive, check_shares
 
-_DTYPES = {"float32": torch.float32, "float64": torch.float64}
+_CHUNK = 1000  # steps; they take a fraction of a second
 
 
-class DiscreteOMD:
+class DiscreteOMD(SeedwiseRun):
     r"""Q-learning in a learned model, and three ways to learn the model (Nikishin et al. 2022).
 
     .. math:: L(w) = E \big( Q_w(s, a) - r - \gamma m V_{\bar w}(s') \big)^2, \qquad
@@ -43,6 +43,7 @@ class DiscreteOMD:
     ``model_error`` (squared) and ``reward_error`` of the model.
 
     What is evaluated are all seeds' policies: episode i is played by the i-th, and so on in turn.
+    The memory lies in the run's folder, checkpoints/replay.bin, every transition once.
 
     Args:
         setting: task and generator.
@@ -114,15 +115,11 @@ class DiscreteOMD:
         adjoint: Literal["identity", "conjugate_gradient"] = "identity",
         damping: float = 1e-5,
         adjoint_iterations: int = 100,
-        dtype: Literal["float32", "float64"] = "float64",
+        dtype: Precision = "float64",
     ):
         check_counts(
             "algorithm",
             seeds=seeds,
-            updates=updates,
-            steps=steps,
-            eval_episodes=eval_episodes,
-            batch_size=batch_size,
             hidden_dim=hidden_dim,
             model_hidden_dim=model_hidden_dim,
             num_Q_steps=num_Q_steps,
@@ -131,31 +128,34 @@ class DiscreteOMD:
         )
         check_positive("algorithm", alpha=alpha, lr=lr, model_lr=model_lr)
         check_not_negative("algorithm", damping=damping)
-        for name, share in (("discount", discount), ("tau", tau), ("epsilon", epsilon)):
-            if not 0 <= share <= 1:
-                raise ArgumentError(f"algorithm.{name} must lie in [0, 1], got {share}")
+        check_shares("algorithm", discount=discount, tau=tau, epsilon=epsilon)
         if not batch_size <= min(random_steps, buffer_size):
             raise ArgumentError(
                 "algorithm.batch_size must be at most random_steps and buffer_size, "
                 f"{min(random_steps, buffer_size)}, got {batch_size}"
             )
-        self._task = _checked_task(setting)
-        self.updates, self._steps, self._random_steps = updates, steps, random_steps
-        self._episodes, self._epsilon, self._batch_size = eval_episodes, epsilon, batch_size
-        self._dtype, actions = _DTYPES[dtype], self._task.discrete_actions or 0
-        first = setting.generator.initial_seed()
-        self._seeds = range(first, first + seeds)
-        self._generators = [torch.Generator().manual_seed(seed) for seed in self._seeds]
-        # Their own, so that learning does not depend on how often it is looked at.
-        self._eval_generators = [
-            torch.Generator().manual_seed(int(torch.randint(2**62, (1,), generator=generator)))
-            for generator in self._generators
-        ]
-        self._agent = AGENTS[agent](
+        schedule = Schedule(
+            updates=updates,
+            steps=steps,
+            random_steps=random_steps,
+            eval_episodes=eval_episodes,
+            batch_size=batch_size,
+            buffer_size=buffer_size,
+            dtype=dtype,
+            chunk=_CHUNK,
+        )
+        task = setting.task
+        if task.discrete_actions is None:
+            raise ArgumentError(
+                f"task {task.name} does not fit algorithm.kind omd, which takes discrete actions; "
+                "legal: CartPole-v1; of numbers: algorithm.kind omd_sac"
+            )
+        own = Seeds(setting.generator.initial_seed(), seeds)
+        learner = AGENTS[agent](
             Settings(
-                observation_size=self._task.observation_size,
-                actions=actions,
-                dtype=self._dtype,
+                observation_size=task.observation_size,
+                actions=task.discrete_actions,
+                dtype=getattr(torch, dtype),
                 discount=discount,
                 alpha=alpha,
                 tau=tau,
@@ -175,124 +175,34 @@ class DiscreteOMD:
                 damping=damping,
                 adjoint_iterations=adjoint_iterations,
             ),
-            self._generators,
+            own.learning,
         )
-        self._replay = TransitionReplay(
-            seeds, buffer_size, observation_size=self._task.observation_size, action_size=1
-        )
-        self._members = Members(self._task, self._generators)
+        super().__init__(setting, own, learner, schedule, action_size=1)
+        self._learner, self._epsilon = learner, epsilon
 
-    @torch.no_grad()
-    def update(self) -> dict[str, float]:
-        """Let every environment take ``steps`` steps, learn after each, and evaluate."""
-        before, added = self._all_but_memory(), self._replay.added
-        self._advance()
-        flats = self._agent.w.flat, self._agent.theta.flat
-        lost = ~torch.cat(flats, 1).isfinite().all(1)
-        if bool(lost.any()):
-            self._restore_all_but_memory(before)
-            self._replay.added = added
-            seeds = [
-                seed for seed, is_lost in zip(self._seeds, lost.tolist(), strict=True) if is_lost
-            ]
-            raise DivergenceError(f"parameters are no longer finite, those of seeds {seeds}")
-        returns = returns_of(self._task, self._policy, self._eval_generators, self._episodes)
-        each = returns.mean(1)
-        measured = self._agent.measured(self._batch_to_measure())
-        return {
-            "env_steps": float(self._steps),
-            "return_mean": float(each.mean()),
-            "return_std": float(each.std(unbiased=False)),
-            **{name: float(value.mean()) for name, value in measured.items()},
-            **{f"return_{s}": float(r) for s, r in zip(self._seeds, each, strict=True)},
-        }
+    def _drawn(self, steps: int) -> Tensor:
+        return uniform(self._seeds.learning, steps)
 
-    def actor(self) -> Actor:
-        """Return all seeds' policies; see the class."""
-        return SeedsActor(self._policy, len(self._seeds))
-
-    def state_dict(self) -> dict[str, Any]:
-        """Networks, optimisers, environments, memory and random states."""
-        return {**self._all_but_memory(), "replay": self._replay.state_dict()}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what :meth:`state_dict` returned."""
-        self._replay.load_state_dict(state["replay"])
-        self._restore_all_but_memory(state)
-
-    def _advance(self) -> None:
-        begun = self._replay.added
-        indices = iter(self._drawn_indices())
-        uniform = self._uniform()
-        noise = self._members.noise(self._steps)
-        observation = self._members.observation
-        for t in range(self._steps):
-            learning = begun + t >= self._random_steps
-            action = self._action(observation, uniform[t], self._epsilon if learning else 1.0)
-            observation = self._members.step(action, noise[t], self._replay)
-            if learning:
-                self._agent.update(lambda: self._replay.batch(next(indices), self._dtype))
-
-    def _drawn_indices(self) -> Tensor:
-        """Return the indices of all batches of an update, [batches, S, batch_size]."""
-        begun = self._replay.added
-        first = max(0, self._random_steps - begun)
-        counts = [self._replay.size_after(t + 1) for t in range(first, self._steps)]
-        every = np.repeat(np.asarray(counts, dtype=np.int64), self._agent.batches)
-        return torch.stack(
-            [distinct_indices(every, self._batch_size, g) for g in self._generators], 1
-        )
-
-    def _uniform(self) -> Tensor:
-        """Return numbers that actions are drawn by, [steps, S]."""
-        size = (self._steps,)
-        return torch.stack(
-            [torch.rand(size, generator=g, dtype=torch.float64) for g in self._generators], 1
-        )
-
-    def _action(self, observation: Tensor, uniform: Tensor, epsilon: float) -> Tensor:
-        """Draw actions [S, 1] for observations [S, n]."""
+    def _explored(self, observation: Tensor, drawn: Tensor, *, random: bool) -> Tensor:
         policy = self._policy(observation[:, None])
-        mixed = policy.lerp_(torch.full_like(policy, 1 / policy.shape[-1]), epsilon)
-        return sampled(mixed, uniform[:, None])[:, 0]
+        even = torch.full_like(policy, 1 / policy.shape[-1])
+        mixed = policy.lerp_(even, 1.0 if random else self._epsilon)
+        return sampled(mixed, drawn[:, None])[:, 0]
+
+    def _played(self, observation: Tensor, uniform: Tensor) -> Tensor:
+        return sampled(self._policy(observation), uniform)
+
+    def _indices(self, counts: NDArray[np.int64], batch: int, generator: torch.Generator) -> Tensor:
+        return distinct_indices(counts, batch, generator)
 
     def _policy(self, observation: Tensor) -> Tensor:
         """[S, B, n] -> [S, B, A] in double precision."""
-        found = self._agent.q.policy(self._agent.w, observation.to(self._dtype))
+        learner = self._learner
+        found = learner.q.policy(learner.w, observation.to(self._dtype))
         return found.to(torch.float64)
 
-    def _batch_to_measure(self) -> Batch:
-        counts = np.array([len(self._replay)])
-        size = min(self._batch_size, len(self._replay))
-        indices = [distinct_indices(counts, size, g)[0] for g in self._eval_generators]
-        return self._replay.batch(torch.stack(indices), self._dtype)
 
-    def _all_but_memory(self) -> dict[str, Any]:
-        return {
-            "agent": self._agent.state_dict(),
-            "members": self._members.state_dict(),
-            "generators": [g.get_state() for g in self._generators],
-            "eval_generators": [g.get_state() for g in self._eval_generators],
-        }
-
-    def _restore_all_but_memory(self, state: Mapping[str, Any]) -> None:
-        self._agent.load_state_dict(state["agent"])
-        self._members.load_state_dict(state["members"])
-        for name, generators in (
-            ("generators", self._generators),
-            ("eval_generators", self._eval_generators),
-        ):
-            for generator, stored in zip(generators, state[name], strict=True):
-                generator.set_state(stored)
-
-
-def _checked_task(setting: Setting) -> TorchTask:
-    task = setting.task
-    if not isinstance(task, TorchTask) or task.discrete_actions is None:
-        raise ArgumentError(
-            f"task {task.name} does not fit algorithm.kind omd, which takes discrete actions and "
-            "steps in torch; legal: CartPole-v1"
-        )
-    if task.max_episode_steps is None:
-        raise ArgumentError(f"{task.name} has no max_episode_steps: its episodes might never end")
-    return task
+def sampled(probabilities: Tensor, uniform: Tensor) -> Tensor:
+    """Return indices [S, B, 1] float64 by inverting distributions [S, B, A] at numbers [S, B]."""
+    passed = probabilities.cumsum(-1)[..., :-1] < uniform[..., None]
+    return passed.sum(-1, keepdim=True, dtype=torch.float64)

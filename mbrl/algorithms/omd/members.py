@@ -1,4 +1,4 @@
-"""Environments of several seeds that advance as one batch, and how actions are drawn there."""
+"""Environments of several seeds that advance as one batch, and actors made of several policies."""
 
 from __future__ import annotations
 
@@ -8,77 +8,93 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mbrl.algorithms.omd.seeds import normal, uniform
 from mbrl.data import TransitionReplay
-from mbrl.tasks import TorchTask
-from mbrl.types import Array
+from mbrl.tasks import Task
+from mbrl.types import Array, Transition
 
-Policy = Callable[[Tensor], Tensor]  # [S, B, n] -> probabilities of the actions [S, B, A]
-
-
-def sampled(probabilities: Tensor, uniform: Tensor) -> Tensor:
-    """Return indices [S, B, 1] float64 by inverting distributions [S, B, A] at numbers [S, B]."""
-    passed = probabilities.cumsum(-1)[..., :-1] < uniform[..., None]
-    return passed.sum(-1, keepdim=True, dtype=torch.float64)
+# Observations [S, B, n], numbers in [0, 1) [S, B] -> actions [S, B, nu], each seed by its policy.
+Act = Callable[[Tensor, Tensor], Tensor]
 
 
 class Members:
     """One environment per seed, which begins a new episode when one ends.
 
     Args:
-        task: of the environments.
+        task: of the environments; what happens there does not depend on the time.
         generators: of the seeds; they draw starts and noise.
+
+    Attributes:
+        observation: what is seen now, [S, n].
     """
 
-    def __init__(self, task: TorchTask, generators: Sequence[torch.Generator]):
+    def __init__(self, task: Task, generators: Sequence[torch.Generator]):
         self._task, self._generators = task, generators
-        self._state = torch.cat([task.reset(1, generator) for generator in generators])
+        starts = [task.start(1, generator) for generator in generators]
+        self._state, self._context = (torch.cat(parts) for parts in zip(*starts, strict=True))
         self._ages = torch.zeros(len(generators), dtype=torch.int64)
-
-    @property
-    def observation(self) -> Tensor:
-        """What is seen now, [S, n]."""
-        return self._task.observe(self._state)
+        self.observation = task.observe(self._state, context=self._context)
 
     def noise(self, steps: int) -> Tensor:
         """Draw what so many steps take, [steps, S, noise_size]."""
-        return _noise(self._task, self._generators, steps, 1)[:, :, 0]
+        return normal(self._generators, steps, self._task.noise_size)
 
-    def step(self, action: Tensor, noise: Tensor, replay: TransitionReplay) -> Tensor:
-        """Take a step by actions [S, 1], remember it, and return what is seen then, [S, n]."""
-        seen = self.observation
-        found = self._task.step(self._state, action, noise=noise)
-        replay.add(seen, action, found.reward, found.observation, found.terminated)
-        self._state = found.next_state
+    def step(
+        self,
+        action: Tensor,
+        noise: Tensor,
+        replay: TransitionReplay,
+        remembered: Tensor | None = None,
+    ) -> None:
+        """Take a step and remember it.
+
+        Args:
+            action: what the task takes, [S, nu].
+            noise: of the step, [S, noise_size].
+            replay: where it is remembered.
+            remembered: what is remembered as the action; None: the action itself.
+        """
+        found = _stepped(self._task, self._state, action, self._context, noise)
+        kept = action if remembered is None else remembered
+        replay.add(self.observation, kept, found.reward, found.observation, found.terminated)
+        self._state, self.observation = found.next_state, found.observation
         self._ages += 1
         over = found.terminated
         if self._task.max_episode_steps is not None:
             over = over | (self._ages >= self._task.max_episode_steps)
         for seed in over.nonzero()[:, 0].tolist():
-            self._state[seed] = self._task.reset(1, self._generators[seed])[0]
-            self._ages[seed] = 0
-        return self.observation
+            self._begin_again(seed)
 
     def state_dict(self) -> dict[str, Any]:
         """Return where the environments are."""
-        return {"state": self._state.clone(), "ages": self._ages.clone()}
+        return {
+            "state": self._state.clone(),
+            "context": self._context.clone(),
+            "observation": self.observation.clone(),
+            "ages": self._ages.clone(),
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what :meth:`state_dict` returned."""
-        self._state, self._ages = state["state"].clone(), state["ages"].clone()
+        self._state, self._context = state["state"].clone(), state["context"].clone()
+        self.observation, self._ages = state["observation"].clone(), state["ages"].clone()
+
+    def _begin_again(self, seed: int) -> None:
+        start = self._task.start(1, self._generators[seed])
+        self._state[seed], self._context[seed] = start.state[0], start.context[0]
+        self.observation[seed] = self._task.observe(start.state, context=start.context)[0]
+        self._ages[seed] = 0
 
 
 @torch.no_grad()
 def returns_of(
-    task: TorchTask,
-    policy: Policy,
-    generators: Sequence[torch.Generator],
-    episodes: int,
+    task: Task, act: Act, generators: Sequence[torch.Generator], episodes: int
 ) -> Tensor:
     """Run complete episodes of every seed, all of them at once.
 
     Args:
         task: of the environments; it must have a time limit.
-        policy: of the seeds.
+        act: the seeds' policies.
         generators: of the seeds; they draw starts, actions and noise.
         episodes: of each seed.
 
@@ -86,24 +102,21 @@ def returns_of(
         Undiscounted returns [S, episodes].
     """
     seeds, steps = len(generators), task.max_episode_steps or 0
-    state = torch.cat([task.reset(episodes, generator) for generator in generators])
-    size = steps, episodes
-    uniform = torch.stack(
-        [torch.rand(size, generator=g, dtype=torch.float64) for g in generators], 1
-    )
-    noise = _noise(task, generators, steps, episodes).flatten(1, 2)
-    observation = task.observe(state)
+    starts = [task.start(episodes, generator) for generator in generators]
+    state, context = (torch.cat(parts) for parts in zip(*starts, strict=True))
+    drawn = uniform(generators, steps, episodes)
+    noise = normal(generators, steps, episodes, task.noise_size).flatten(1, 2)
+    observation = task.observe(state, context=context)
     returns = torch.zeros(seeds * episodes, dtype=torch.float64)
-    running = torch.ones(seeds * episodes, dtype=torch.bool)
+    rows = torch.arange(seeds * episodes)  # of the episodes that have not ended
     for t in range(steps):
-        probabilities = policy(observation.view(seeds, episodes, -1))
-        action = sampled(probabilities, uniform[t]).view(-1, 1)
-        found = task.step(state, action, noise=noise[t])
-        returns += found.reward * running
-        running &= ~found.terminated
-        if not bool(running.any()):
+        action = act(observation.view(seeds, episodes, -1), drawn[t]).flatten(0, 1)
+        found = _stepped(task, state[rows], action[rows], context[rows], noise[t, rows])
+        returns[rows] += found.reward
+        state[rows], observation[rows] = found.next_state, found.observation
+        rows = rows[~found.terminated]
+        if not len(rows):
             break
-        state, observation = found.next_state, found.observation
     return returns.view(seeds, episodes)
 
 
@@ -111,12 +124,12 @@ class SeedsActor:
     """The policies of S seeds as one: row i of a batch is played by seed i mod S.
 
     Args:
-        policy: of the seeds.
+        act: the seeds' policies.
         seeds: S.
     """
 
-    def __init__(self, policy: Policy, seeds: int):
-        self._policy, self._seeds = policy, seeds
+    def __init__(self, act: Act, seeds: int):
+        self._act, self._seeds = act, seeds
         self._generator = torch.Generator()
         self.reset()
 
@@ -126,20 +139,22 @@ class SeedsActor:
 
     @torch.no_grad()
     def act(self, observation: Array) -> Array:
-        """[B, n] -> indices [B, 1] in float64, drawn from the softmax policies."""
+        """[B, n] -> [B, nu] in float64."""
         rows = torch.as_tensor(observation, dtype=torch.float64)
         batch, each = len(rows), -(-len(rows) // self._seeds)
         padded = rows.new_zeros((each * self._seeds, rows.shape[1]))
         padded[:batch] = rows
         dealt = padded.unflatten(0, (each, self._seeds)).transpose(0, 1)
         size = each, self._seeds
-        uniform = torch.rand(size, generator=self._generator, dtype=torch.float64).T
-        action = sampled(self._policy(dealt), uniform)
+        drawn = torch.rand(size, generator=self._generator, dtype=torch.float64).T
+        action = self._act(dealt, drawn)
         found: Array = action.transpose(0, 1).flatten(0, 1)[:batch].numpy()
         return found
 
 
-def _noise(task: TorchTask, generators: Sequence[torch.Generator], steps: int, rows: int) -> Tensor:
-    """Draw standard normal numbers [steps, S, rows, noise_size]."""
-    size = steps, rows, task.noise_size
-    return torch.stack([torch.randn(size, generator=g, dtype=torch.float64) for g in generators], 1)
+def _stepped(
+    task: Task, state: Tensor, action: Tensor, context: Tensor, noise: Tensor
+) -> Transition:
+    """Take a step of every row, by the noise that the task takes."""
+    random: dict[str, Any] = {"noise": noise} if task.noise_size else {}
+    return task.step(state, action, context=context, **random)

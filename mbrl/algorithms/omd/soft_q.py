@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from mbrl.algorithms.omd.temporal_difference import TemporalDifference, reduced
 from mbrl.nn import FlatMLP, Parameters, Tape
 
 
@@ -21,7 +21,7 @@ class Target(NamedTuple):
     tape: Tape  # of the target networks at the next observations
 
 
-class SoftQ:
+class SoftQ(TemporalDifference):
     r"""Double soft Q-learning (Haarnoja et al. 2017; Fujimoto et al. 2018) for S seeds at once.
 
     .. math:: y = r + \gamma m V(s'), \qquad
@@ -55,13 +55,14 @@ class SoftQ:
         double: bool = True,
         hard: bool = False,
     ):
-        self._copies = 2 if double else 1
-        self.network = FlatMLP(observation_size, actions, hidden=hidden, copies=self._copies)
+        copies = 2 if double else 1
+        network = FlatMLP(observation_size, actions, hidden=hidden, copies=copies)
+        super().__init__(network, copies=copies, weight=1 / copies)
         self._discount, self._alpha, self._hard = discount, alpha, hard
 
     def policy(self, w: Parameters, observation: Tensor) -> Tensor:
         """Return the probabilities softmax(mean_i Q_i / alpha), [S, B, n] -> [S, B, A]."""
-        values = self._apart(self.network.forward(w, observation).output).mean(1)
+        values = self.apart(self.network.forward(w, observation).output).mean(1)
         if self._hard:
             return torch.nn.functional.one_hot(values.argmax(-1), values.shape[-1]).to(values.dtype)
         return torch.softmax(values / self._alpha, -1)
@@ -70,13 +71,13 @@ class SoftQ:
         """Return y for next observations [S, B, n], rewards and masks [S, B]."""
         tape = self.network.forward(w_, following)
         scale = self._discount * mask
-        value = self._value(self._apart(tape.output))
+        value = self._value(self.apart(tape.output))
         return Target(reward + scale * value, value, scale, tape)
 
     def target_gradient(self, w_: Parameters, target: Target, cotangent: Tensor) -> Tensor:
         """Return the gradient of <v, y> by the next observations, [S, B, n], for v [S, B]."""
-        values = self._apart(target.tape.output)
-        least = _reduced(torch.minimum, values, 1)
+        values = self.apart(target.tape.output)
+        least = reduced(torch.minimum, values, 1)
         if self._hard:
             chosen = (least == target.value[..., None]).to(least.dtype)
         else:
@@ -84,42 +85,6 @@ class SoftQ:
         weight = ((cotangent * target.scale)[..., None] * chosen).unsqueeze(1)
         pulled = torch.where(values == least.unsqueeze(1), weight, 0.0)
         return self.network.input_gradient(w_, target.tape, pulled.flatten(0, 1))
-
-    def errors(self, tape: Tape, taken: Tensor, y: Tensor) -> Tensor:
-        """Return Q_i(s, a) - y, [S, C, B, A], zero but for the actions that were taken.
-
-        Args:
-            tape: of the networks at the observations.
-            taken: actions, one-hot, [S, B, A].
-            y: [S, B].
-        """
-        return (self._apart(tape.output) - y[:, None, :, None]).mul_(taken.unsqueeze(1))
-
-    def loss(self, errors: Tensor) -> Tensor:
-        """Return L of every seed, [S]."""
-        return errors.square().sum((1, 2, 3)) / (self._copies * errors.shape[2])
-
-    def loss_gradient(self, w: Parameters, tape: Tape, errors: Tensor, out: Parameters) -> None:
-        """Write the gradient of L by w, y constant, to ``out``."""
-        scaled = errors * (2 / (self._copies * errors.shape[2]))
-        self.network.gradient(w, tape, scaled.flatten(0, 1), out)
-
-    def cross_gradient(
-        self, w: Parameters, tape: Tape, taken: Tensor, tangent: Parameters
-    ) -> Tensor:
-        r"""Return :math:`\partial_y \langle z, \nabla_w L \rangle`, [S, B].
-
-        The gradient of L is linear in y: what multiplies -y is the derivative of Q along z.
-
-        Args:
-            w: parameters.
-            tape: of the networks at the observations.
-            taken: as for :meth:`errors`.
-            tangent: z.
-        """
-        moved = self._apart(self.network.derivative(w, tape, tangent))
-        along = _reduced(torch.add, moved, 1) * taken
-        return _reduced(torch.add, along, -1).mul_(-2 / (self._copies * taken.shape[1]))
 
     def inner_loss(
         self,
@@ -132,23 +97,14 @@ class SoftQ:
         mask: Tensor,
     ) -> Tensor:
         """Return the sum of L over seeds, of parameters [S, P], for torch to differentiate."""
-        value = self._value(self._apart(self.network.apply(w_, following)))
+        value = self._value(self.apart(self.network.apply(w_, following)))
         y = reward + self._discount * mask * value
-        errors = self._apart(self.network.apply(w, observation)) - y[:, None, :, None]
+        errors = self.apart(self.network.apply(w, observation)) - y[:, None, :, None]
         return self.loss(errors * taken.unsqueeze(1)).sum()
-
-    def _apart(self, output: Tensor) -> Tensor:
-        """[S * C, B, A] -> [S, C, B, A]."""
-        return output.view(-1, self._copies, *output.shape[1:])
 
     def _value(self, values: Tensor) -> Tensor:
         """[S, C, B, A] -> [S, B]."""
-        least = _reduced(torch.minimum, values, 1)
+        least = reduced(torch.minimum, values, 1)
         if self._hard:
             return least.amax(-1)
-        return self._alpha * _reduced(torch.logaddexp, least / self._alpha, -1)
-
-
-def _reduced(of_two: Callable[[Tensor, Tensor], Tensor], values: Tensor, axis: int) -> Tensor:
-    """Reduce an axis of a few entries; torch's reductions would take longer than the networks."""
-    return functools.reduce(of_two, values.unbind(axis))
+        return self._alpha * reduced(torch.logaddexp, least / self._alpha, -1)

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 import mbrl
-from mbrl.algorithms.omd.members import Members, SeedsActor, returns_of, sampled
+from mbrl.algorithms.omd.discrete import sampled
+from mbrl.algorithms.omd.members import Members, SeedsActor, returns_of
 from mbrl.data import TransitionReplay
 
 SEEDS, STEPS = 3, 60
@@ -15,11 +16,15 @@ def generators(first=0):
     return [torch.Generator().manual_seed(first + seed) for seed in range(SEEDS)]
 
 
-def leaning(observation):
+def probabilities(observation):
     """A policy that mostly pushes to where the pole leans, each seed with its own resolution."""
     gain = torch.tensor([0.5, 8.0, 80.0], dtype=torch.float64)[:, None]
     right = torch.sigmoid(gain * (observation[..., 2] + 0.3 * observation[..., 3]))
     return torch.stack([1 - right, right], -1)
+
+
+def leaning(observation, uniform):
+    return sampled(probabilities(observation), uniform)
 
 
 def test_indices_follow_their_distribution():
@@ -50,7 +55,7 @@ def test_members_are_environments_that_begin_again_when_an_episode_ends(distract
         age = 0
         for t in range(STEPS):
             action = actions[t, seed : seed + 1].double()
-            found = task.step(state, action, noise=steps[t] if distractors else None)
+            found = task.step(state, action, **({"noise": steps[t]} if distractors else {}))
             age += 1
             assert torch.equal(batch.observation[seed, t], task.observe(state)[0])
             assert torch.equal(batch.action[seed, t], action[0])
@@ -77,7 +82,7 @@ def test_returns_are_those_of_episodes_one_by_one():
             state, total, over = start[episode : episode + 1], 0.0, False
             while not over and total < 80:
                 t = int(total)
-                left = leaning(task.observe(state).expand(SEEDS, 1, -1))[seed, 0, 0]
+                left = probabilities(task.observe(state).expand(SEEDS, 1, -1))[seed, 0, 0]
                 action = (uniform[t, episode] > left).double().view(1, 1)
                 step = task.step(state, action, noise=noise[t, episode : episode + 1])
                 state, over, total = step.next_state, bool(step.terminated), total + 1
@@ -86,13 +91,13 @@ def test_returns_are_those_of_episodes_one_by_one():
 
 
 def test_rows_are_dealt_to_the_seeds_in_turn_and_a_reset_repeats_the_draws():
-    def policy(observation):
+    def act(observation, uniform):
         """Seed s takes action s of four, whatever it sees, but for rows of ones: any."""
         sure = torch.eye(4, dtype=torch.float64)[: len(observation), None]
         any_ = observation[..., :1].abs() > 0.5
-        return torch.where(any_, 0.25, sure.expand(-1, observation.shape[1], -1))
+        return sampled(torch.where(any_, 0.25, sure.expand(-1, observation.shape[1], -1)), uniform)
 
-    actor = SeedsActor(policy, 3)
+    actor = SeedsActor(act, 3)
     for rows in (1, 3, 8):
         found = actor.act(np.zeros((rows, 5), dtype=np.float32))
         assert found.dtype == np.float64
@@ -103,3 +108,33 @@ def test_rows_are_dealt_to_the_seeds_in_turn_and_a_reset_repeats_the_draws():
     assert not np.array_equal(first, second)
     actor.reset()
     np.testing.assert_array_equal(actor.act(np.ones((50, 5))), first)
+
+
+def test_episodes_keep_their_goals_and_begin_again_with_others():
+    task = mbrl.make_task("mbrl/Reach-v0", threads=1)
+    assert task.context_size > 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(task, "max_episode_steps", 4)
+        members = Members(task, generators())
+        noise = members.noise(10)
+        replay = TransitionReplay(
+            SEEDS, 10, observation_size=task.observation_size, action_size=task.action_size
+        )
+        action = torch.zeros(SEEDS, task.action_size, dtype=torch.float64)
+        for t in range(10):
+            members.step(action, noise[t], replay)
+    batch = replay.batch(torch.arange(10).expand(SEEDS, -1), torch.float64)
+    for seed, generator in enumerate(generators()):
+        start = task.start(1, generator)
+        torch.randn((10, 0), generator=generator, dtype=torch.float64)
+        state = start.state
+        for t in range(10):
+            found = task.step(state, action[:1], context=start.context)
+            torch.testing.assert_close(batch.reward[seed, t], found.reward[0], rtol=1e-6, atol=1e-6)
+            torch.testing.assert_close(
+                batch.following[seed, t], found.observation[0], rtol=1e-6, atol=1e-6
+            )
+            state = found.next_state
+            if t % 4 == 3:
+                start = task.start(1, generator)
+                state = start.state
