@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
-import numpy as np
 
 from mbrl.errors import MbrlError, StorageError, one_line
 from mbrl.graph import draw, parse
@@ -30,7 +29,7 @@ from mbrl.reporting.html import (
 )
 from mbrl.reporting.options import ReportOptions
 from mbrl.reporting.runs import RunRecord
-from mbrl.reporting.statistics import mean_interval
+from mbrl.reporting.sweep_table import group_row
 from mbrl.run_folder import whole
 from mbrl.types import Chart, Panel
 
@@ -115,17 +114,10 @@ def _run_table(runs: Sequence[RunRecord]) -> str:
 def _group_table(groups: Sequence[Group]) -> str:
     rows = []
     for group in groups:
-        found = [run.result("eval_return_mean") for run in group.runs]
-        values = np.array([float(value) for value in found if value is not None])
-        if not len(values):
-            rows.append([group.label, len(group.runs), 0, None, None, None, None])
-            continue
-        mean, low, high = (float(part) for part in mean_interval(values))
-        interval = f"{low:.4g} to {high:.4g}" if len(values) > 1 else None
-        best = float(values.max())
-        rows.append(
-            [group.label, len(group.runs), len(values), mean, interval, float(values.min()), best]
-        )
+        row = group_row(group)
+        interval = f"{row.low:.4g} to {row.high:.4g}" if row.finished > 1 else None
+        known = [row.mean, interval, row.worst, row.best] if row.finished else [None] * 4
+        rows.append([row.configuration, row.runs, row.finished, *known])
     head = ["configuration", "seeds", "finished", "eval_return_mean", "95 % interval"]
     return table([*head, "worst", "best"], rows)
 

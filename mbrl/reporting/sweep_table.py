@@ -25,6 +25,7 @@ class SweepRow(NamedTuple):
     mean: float  # of the evaluation returns of those that are finished; NaN where none is
     low: float  # the ends of its 95 % interval; the mean itself where one is
     high: float
+    worst: float
     best: float
     best_run: str  # its folder; empty where there is none
 
@@ -35,7 +36,23 @@ def sweep_rows(run_dirs: Sequence[str | Path]) -> list[SweepRow]:
     Raises:
         ConfigError: if a folder is none of a run, or is given twice.
     """
-    return [_row(group) for group in grouped([RunRecord.read(path) for path in run_dirs])]
+    return [group_row(group) for group in grouped([RunRecord.read(path) for path in run_dirs])]
+
+
+def group_row(group: Group) -> SweepRow:
+    """Return the row of runs that differ in their seeds alone."""
+    results = [(run.result(_RESULT), run) for run in group.runs]
+    found = [(float(value), run) for value, run in results if value is not None]
+    if not found:
+        nothing = math.nan, math.nan, math.nan, math.nan, math.nan, ""
+        return SweepRow(group.label, len(results), 0, *nothing)
+    values = np.array([value for value, _ in found])
+    mean, low, high = map(float, mean_interval(values))
+    best, run = max(found, key=lambda pair: pair[0])
+    worst = float(values.min())
+    return SweepRow(
+        group.label, len(results), len(found), mean, low, high, worst, best, str(run.path)
+    )
 
 
 def sweep_columns(rows: Sequence[SweepRow]) -> Mapping[str, Sequence[str | float]]:
@@ -68,17 +85,6 @@ def sweep_text(rows: Sequence[SweepRow]) -> str:
         + "\n"
         for line in lines
     )
-
-
-def _row(group: Group) -> SweepRow:
-    results = [(run.result(_RESULT), run) for run in group.runs]
-    found = [(float(value), run) for value, run in results if value is not None]
-    if not found:
-        nothing = math.nan, math.nan, math.nan, math.nan, ""
-        return SweepRow(group.label, len(results), 0, *nothing)
-    mean, low, high = map(float, mean_interval(np.array([value for value, _ in found])))
-    best, run = max(found, key=lambda pair: pair[0])
-    return SweepRow(group.label, len(results), len(found), mean, low, high, best, str(run.path))
 
 
 def _number(value: float) -> str:
