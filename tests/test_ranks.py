@@ -13,7 +13,7 @@ import torch
 import mbrl
 from mbrl.algorithms import ModelPredictiveControl, PolicyGradient, Setting, TrajectoryOptimization
 from mbrl.cli import main
-from mbrl.errors import ArgumentError, ConfigError, DivergenceError
+from mbrl.errors import ArgumentError, ConfigError, DivergenceError, RankError
 from mbrl.finished_runs import made_algorithm
 from mbrl.ranks import ALONE, Ranks
 from tests.ranks_in_threads import on_ranks
@@ -169,6 +169,60 @@ def test_an_error_of_one_rank_ends_it_for_all():
     first, second = on_ranks(2, job)
     assert "another rank" in first
     assert second == "row 0 is lost"
+
+
+class Leaving(Ranks):
+    """A rank whose others leave after so many words."""
+
+    def __init__(self, words):
+        self.left = words
+
+    def total(self, value):
+        self.left -= 1
+        if self.left < 0:
+            raise RankError("gone")
+        return value.detach()
+
+    def totals(self, values):
+        return [self.total(value) for value in values]
+
+    def gathered(self, rows, count):
+        return self.total(rows)
+
+
+def policy_gradient(setting):
+    return PolicyGradient(setting, batch=3, horizon=3)
+
+
+def planner(setting):
+    return TrajectoryOptimization(
+        setting, planner={"kind": "cem", "samples": 4, "elites": 2}, horizon=3
+    )
+
+
+@pytest.mark.parametrize("make", [policy_gradient, planner])
+def test_whenever_another_rank_is_lost_nothing_is_half_done(make):
+    def begun(ranks):
+        task = mbrl.make_task("HalfCheetah-v5", threads=1)
+        generator = torch.Generator().manual_seed(0)
+        algorithm = make(Setting(task, CLOSED, generator, ranks=ranks))
+        algorithm.update()
+        return algorithm, generator
+
+    undisturbed, _ = begun(ALONE)
+    undisturbed.update()
+    ranks = Leaving(1000)
+    algorithm, generator = begun(ranks)
+    words, drawn = 1000 - ranks.left, generator.get_state()
+    assert words
+    for last in range(words):
+        ranks.left = last
+        with pytest.raises(RankError):
+            algorithm.update()
+        generator.set_state(drawn)  # as the runner does
+    ranks.left = words
+    algorithm.update()
+    torch.testing.assert_close(algorithm.state_dict(), undisturbed.state_dict(), rtol=0, atol=0)
 
 
 class Two(Ranks):
