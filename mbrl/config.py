@@ -27,6 +27,8 @@ from mbrl.monitoring import MonitorOptions
 from mbrl.options import completed
 from mbrl.registry import ALGORITHMS
 
+T = TypeVar("T")
+
 _FORBIDDEN_KEYS = ("_target_", "_partial_", "_args_", "_convert_", "_recursive_")
 _FORBIDDEN = re.compile(rf"(?<![a-zA-Z0-9])({'|'.join(_FORBIDDEN_KEYS)})(?![a-zA-Z0-9])")
 _OF_HYDRA = re.compile(r"(?<![a-zA-Z0-9_.-])hydra\b")  # in a list of defaults
@@ -36,7 +38,6 @@ _DEEPEST, _MOST_ENTRIES = 40, 100_000
 _MOST_THREADS = 1024
 # What the command line may set of Hydra: which launcher and sweeper, and their options. All else
 # (callbacks, search paths, environment variables) runs code or leaves traces.
-T = TypeVar("T")
 _HYDRA_LEGAL = ("hydra/launcher", "hydra/sweeper", "hydra.launcher", "hydra.sweeper", "hydra.sweep")
 # What Hydra knows of the job at hand; anything else under its key would configure Hydra itself.
 _HYDRA_RECORDS = ("job.config_name", "job.override_dirname", "overrides", "runtime")

@@ -35,7 +35,7 @@ from mbrl.finished_runs import (
     training_task,
     unfit,
 )
-from mbrl.follower import Follower, agree_to_stop
+from mbrl.follower import Follower, agree_to_stop, evaluation_is_due
 from mbrl.ranks import Ranks, joined
 from mbrl.recording import played
 from mbrl.run_folder import RunFolder
@@ -186,7 +186,9 @@ class _Run:
             showing.begin()
             self._train(showing)
             self._save()
-            summary = self._summary(self._final_evaluation())
+            with self._ranks.together():
+                evaluation = self._final_evaluation()
+            summary = self._summary(evaluation)
             self.folder.write_summary(summary)
             self.folder.log(f"eval_return_mean={summary['eval_return_mean']}")
             showing.finish(self._update, summary)
@@ -255,16 +257,17 @@ class _Run:
 
     def _pause(self, doing: str) -> None:
         """In the middle of an update: stop if asked to, and save if it has been long."""
-        agree_to_stop(self._stop, self._ranks)
+        stops = agree_to_stop(self._stop, self._ranks)
         self._tell(doing)
         self._count_time()
         self._whole = self._generator.get_state()
         self._pauses += 1
         long = time.perf_counter() - self._saved_at > self.config.checkpoint.seconds
-        if long or self._stop.signum is not None:
+        if long or stops:
             self._saved = -1  # that was of the update's beginning
             self._save()
-        self._stop_if_asked()
+        if stops:
+            self._stop_if_asked()
 
     def _count_time(self) -> None:
         now = time.perf_counter()
@@ -273,8 +276,8 @@ class _Run:
 
     def _stop_if_any_is_asked(self) -> None:
         """For what all ranks do together."""
-        agree_to_stop(self._stop, self._ranks)
-        self._stop_if_asked()
+        if agree_to_stop(self._stop, self._ranks):
+            self._stop_if_asked()
 
     def _stop_if_asked(self) -> None:
         if self._stop.signum is not None:
@@ -290,8 +293,9 @@ class _Run:
             value = measured.get("return_mean", float("nan"))
             if math.isfinite(value):
                 score = measured.get("horizon", 0.0), value
-        elif self._update % every == 0:
-            score = float("inf"), self._intermediate_evaluation()
+        elif evaluation_is_due(self.config, self._update):
+            with self._ranks.together():
+                score = float("inf"), self._intermediate_evaluation()
             self.folder.log(f"update {self._update}: evaluation return {score[1]}")
         # The best first: latest.pt must not know of a best.pt that a crash kept from being written.
         if score > self._best:

@@ -14,6 +14,7 @@ import numpy as np
 
 from mbrl.algorithms import Algorithm
 from mbrl.config import Config
+from mbrl.errors import one_line
 from mbrl.gallery import Gallery
 from mbrl.monitoring import Console, CsvFile, MetricStream, Row, dashboards
 from mbrl.run_folder import RunFolder
@@ -70,6 +71,7 @@ class Showing:
         )
         self._engine_before = 0.0
         self._diagnosed_at = float("-inf")
+        self._is_undiagnosed = False  # as that has failed
 
     def begin(self) -> None:
         """Show what is known before the first update."""
@@ -116,11 +118,21 @@ class Showing:
         now, is_last = time.perf_counter(), update >= self._algorithm.updates
         if is_last or now - self._diagnosed_at > _SECONDS_BETWEEN_DIAGNOSES:
             self._diagnosed_at = now
-            found |= getattr(self._algorithm, "diagnostics", dict)()
+            found |= self._of_algorithm()
         if self._task.simulator is not None:
             share = (self._engine_seconds() - self._engine_before) / seconds
             found["engine_share"] = np.array(share)
         return found
+
+    def _of_algorithm(self) -> dict[str, Array]:
+        if self._is_undiagnosed:
+            return {}
+        try:
+            return dict(getattr(self._algorithm, "diagnostics", dict)())
+        except Exception as error:  # a run can do without
+            self._is_undiagnosed = True
+            self._warn(f"no more diagnostics in this run: {one_line(error)}")
+            return {}
 
     def _engine_seconds(self) -> float:
         return 0.0 if self._task.simulator is None else self._task.simulator.engine_seconds

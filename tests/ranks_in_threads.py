@@ -13,11 +13,19 @@ class ThreadRanks(TorchRanks):
         self.rank, self.size = rank, size
         self._barrier, self._board = barrier, board
 
+    def told(self, text):
+        return self._shown("told", text)[0]
+
     def _all(self, value):
-        self._board[self.rank] = value.detach().clone()
+        return [part.clone() for part in self._shown("all", value.detach().clone())]
+
+    def _shown(self, call, word):
+        """Return the words of all ranks, which must have made the same call."""
+        self._board[self.rank] = call, word
         self._barrier.wait()
-        found = [part.clone() for part in self._board]
+        calls, found = zip(*self._board, strict=True)
         self._barrier.wait()
+        assert set(calls) == {call}, calls
         return found
 
 

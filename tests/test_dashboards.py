@@ -138,6 +138,18 @@ def test_a_server_of_the_runs_own_ends_with_it(reference, tmp_path, capfd, monke
     assert '"return_mean"' in kept.read_text()
 
 
+def test_diagnostics_that_fail_are_no_failure(reference, tmp_path, capfd, monkeypatch):
+    def fail(self):
+        raise ValueError("no numbers here")
+
+    monkeypatch.setattr("mbrl.algorithms.PolicyGradient.diagnostics", fail)
+    monkeypatch.setattr("mbrl.showing._SECONDS_BETWEEN_DIAGNOSES", 0.0)
+    found = run(tiny_config(tmp_path, monitor={"tensorboard": True}))
+    assert same_runs(found.run_dir, reference)
+    said = "warning: no more diagnostics in this run: no numbers here"
+    assert capfd.readouterr().err.count(said) == 1
+
+
 def test_events_that_cannot_be_written_are_no_failure(reference, tmp_path, capfd, monkeypatch):
     from mbrl.monitoring.tensorboard import TensorBoard
 

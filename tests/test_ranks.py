@@ -1,10 +1,12 @@
 """Several ranks do what one does: gradients, statistics, plans; and what happens if one is lost."""
 
+import contextlib
 import csv
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -13,10 +15,12 @@ import torch
 import mbrl
 from mbrl.algorithms import ModelPredictiveControl, PolicyGradient, Setting, TrajectoryOptimization
 from mbrl.cli import main
-from mbrl.errors import ArgumentError, ConfigError, DivergenceError
-from mbrl.finished_runs import made_algorithm
+from mbrl.errors import ArgumentError, ConfigError, DivergenceError, RankError
+from mbrl.finished_runs import evaluate_actor, made_algorithm
 from mbrl.ranks import ALONE, Ranks
+from mbrl.signals import Interrupted
 from tests.ranks_in_threads import on_ranks
+from tests.tiny import tiny_config
 
 GAUSSIAN = {"kind": "gaussian_mlp", "hidden": [8], "dtype": "float64", "initial_sd": 0.3}
 CLOSED = {"nodes": {"policy": {**GAUSSIAN, "normalize": True}}}
@@ -171,6 +175,60 @@ def test_an_error_of_one_rank_ends_it_for_all():
     assert second == "row 0 is lost"
 
 
+class Leaving(Ranks):
+    """A rank whose others leave after so many words."""
+
+    def __init__(self, words):
+        self.left = words
+
+    def total(self, value):
+        self.left -= 1
+        if self.left < 0:
+            raise RankError("gone")
+        return value.detach()
+
+    def totals(self, values):
+        return [self.total(value) for value in values]
+
+    def gathered(self, rows, count):
+        return self.total(rows)
+
+
+def policy_gradient(setting):
+    return PolicyGradient(setting, batch=3, horizon=3)
+
+
+def planner(setting):
+    return TrajectoryOptimization(
+        setting, planner={"kind": "cem", "samples": 4, "elites": 2}, horizon=3
+    )
+
+
+@pytest.mark.parametrize("make", [policy_gradient, planner])
+def test_whenever_another_rank_is_lost_nothing_is_half_done(make):
+    def begun(ranks):
+        task = mbrl.make_task("HalfCheetah-v5", threads=1)
+        generator = torch.Generator().manual_seed(0)
+        algorithm = make(Setting(task, CLOSED, generator, ranks=ranks))
+        algorithm.update()
+        return algorithm, generator
+
+    undisturbed, _ = begun(ALONE)
+    undisturbed.update()
+    ranks = Leaving(1000)
+    algorithm, generator = begun(ranks)
+    words, drawn = 1000 - ranks.left, generator.get_state()
+    assert words
+    for last in range(words):
+        ranks.left = last
+        with pytest.raises(RankError):
+            algorithm.update()
+        generator.set_state(drawn)  # as the runner does
+    ranks.left = words
+    algorithm.update()
+    torch.testing.assert_close(algorithm.state_dict(), undisturbed.state_dict(), rtol=0, atol=0)
+
+
 class Two(Ranks):
     size = 2
 
@@ -272,6 +330,55 @@ def test_a_signal_stops_all_ranks_after_a_checkpoint(tmp_path):
     said = process.communicate(timeout=60)[0]
     assert said.count(f"stopped by SIGTERM; resume with --resume {folder}") == 1, said
     assert "error:" not in said
+
+
+@pytest.mark.parametrize("every", [0, 2])
+def test_after_an_evaluation_that_fails_ranks_make_the_next_run(tmp_path, monkeypatch, every):
+    """As in a sweep: rank 0 alone evaluates, and all must hear that the run is over."""
+    here, evaluations = threading.local(), []
+
+    @contextlib.contextmanager
+    def joined():
+        yield here.ranks
+
+    def evaluated(*arguments, **options):
+        evaluations.append(arguments)
+        if len(evaluations) == 1:
+            raise DivergenceError("the environment's state is not finite")
+        return evaluate_actor(*arguments, **options)
+
+    monkeypatch.setattr("mbrl.runner.joined", joined)
+    monkeypatch.setattr("mbrl.runner.evaluate_actor", evaluated)
+
+    def job(ranks):
+        here.ranks = ranks
+        with pytest.raises(DivergenceError, match="not finite" if ranks.leads else "another rank"):
+            mbrl.run(tiny_config(tmp_path, evaluation={"episodes": 1, "every": every}))
+        return mbrl.run(tiny_config(tmp_path, seed=1, evaluation={"episodes": 1, "every": every}))
+
+    first, second = on_ranks(2, job)
+    assert first == second
+    assert first.summary["seed"] == 1
+
+
+def test_a_signal_while_ranks_agree_counts_the_next_time(tmp_path, monkeypatch):
+    """Otherwise the rank that got it would leave, and the others go on and find it lost."""
+
+    class Asked(Ranks):
+        def __init__(self):
+            self.answers = []
+
+        def any(self, flag):
+            self.answers.append(flag)
+            if len(self.answers) == 2:
+                signal.raise_signal(signal.SIGTERM)
+            return flag
+
+    asked = Asked()
+    monkeypatch.setattr("mbrl.runner.joined", lambda: contextlib.nullcontext(asked))
+    with pytest.raises(Interrupted):
+        mbrl.run(tiny_config(tmp_path))
+    assert asked.answers == [False, False, True]
 
 
 def test_algorithms_of_one_process_say_so():

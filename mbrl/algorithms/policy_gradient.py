@@ -142,6 +142,8 @@ class PolicyGradient:
             normalizer.refresh()
         start = self._start.draw(self._batch, self._generator)
         estimate = self._estimator.estimate(self._problem(start))
+        # The last word to other ranks: whoever is lost later finds nothing half done.
+        self._gradients.settle(self._ranks)
         for name, parameter in self._parameters.items():
             parameter.grad = estimate.gradients[name]
         norm = self._gradient_norm()
@@ -154,7 +156,6 @@ class PolicyGradient:
         self._done += 1
         self._adapt_horizon(norm)
         self._update_normalizers(estimate.trajectory)
-        self._gradients.settle(self._ranks)
         self._last = _detached(estimate.trajectory)
         return {
             **self._measured(estimate.trajectory, estimate.returns, norm, follow),

@@ -106,13 +106,11 @@ class TrajectoryOptimization:
 
     def update(self) -> dict[str, float]:
         """Make one iteration; ``env_steps`` are the physics' steps, derivatives apart."""
-        model = self._problem.model
-        before = model.control_steps
-        self._iterate()
+        steps = self._iterate()
         self._done += 1
         costs = self._search.plan.costs
         return {
-            "env_steps": 0.0 if self._imagined else self._of_all(model.control_steps - before),
+            "env_steps": 0.0 if self._imagined else steps,
             "return_mean": -float(costs.mean()),
             "cost_mean": float(costs.mean()),
             "cost_min": float(costs.min()),
@@ -120,14 +118,15 @@ class TrajectoryOptimization:
             **self._search.measured(),
         }
 
-    def _of_all(self, steps: int) -> float:
-        return float(self._shared.ranks.total(torch.tensor(float(steps))))
-
-    def _iterate(self) -> None:
-        """Make one iteration; where that fails, the search is as before."""
+    def _iterate(self) -> float:
+        """Return the steps of all ranks' models in one iteration; a failed one leaves no trace."""
         before, drawn = self._search.state_dict(), self._generator.get_state()
+        model = self._problem.model
+        taken = model.control_steps
         try:
             self._search.iterate()
+            taken = model.control_steps - taken
+            return float(self._shared.ranks.total(torch.tensor(float(taken))))
         except MbrlError:
             self._search.load_state_dict(before)
             self._generator.set_state(drawn)

@@ -99,6 +99,17 @@ class TransitionReplay:
             first += last - slot
         return found
 
+    def ahead(self, count: int) -> Tensor:
+        """Return a copy of what the next ``count`` transitions take the place of."""
+        return self._rows[self._slots(min(count, len(self._rows)))]
+
+    def put_back(self, rows: Tensor) -> None:
+        """Undo additions: with ``added`` set back, put what :meth:`ahead` returned then back."""
+        self._rows[self._slots(len(rows))] = rows
+
+    def _slots(self, count: int) -> Tensor:
+        return (self.added + torch.arange(count)) % len(self._rows)
+
     def state_dict(self) -> dict[str, Any]:
         """Return what has been put in, and how much there ever was."""
         return {"rows": self._rows[: len(self)].clone(), "added": self.added}

@@ -36,7 +36,8 @@ from mbrl.types import Chart, Panel
 _RETURN = "return_mean"
 _CLOCKS = {"update": "update", "env_steps": "environment steps", "wall_s": "seconds of training"}
 _RESULTS = ("eval_return_mean", "eval_return_std", "eval_success_rate", "wall_s")
-_DRAWN: Any = {"svg.fonttype": "none", "svg.hashsalt": "mbrl"}  # the same page for the same runs
+# The same page for the same runs, whose names and columns are no formulas.
+_DRAWN: Any = {"svg.fonttype": "none", "svg.hashsalt": "mbrl", "text.parse_math": False}
 _FILES = ("config.yaml", "metrics.csv", "summary.json", "log.txt")
 
 

@@ -4,6 +4,7 @@ import io
 
 import imageio.v2
 import numpy as np
+import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mbrl.monitoring import Picture
@@ -68,14 +69,16 @@ def test_texts_are_literal(tmp_path):
     assert event.tensor_proto.string_val[0].decode() == "    task: x\n    seed: 0\n"
 
 
-def test_a_resumed_run_replaces_what_it_repeats(tmp_path):
+@pytest.mark.parametrize("done", [0, 2])  # 0: it was killed before its first checkpoint
+def test_a_resumed_run_replaces_what_it_repeats(tmp_path, done):
     first = TensorBoard(tmp_path)
     for row in rows(1, 4):
         first.write(row)
     first.close()
-    second = TensorBoard(tmp_path, done=2)
-    for row in rows(3, 5):
+    second = TensorBoard(tmp_path, done=done)
+    for row in rows(done + 1, 5):
         second.write({**row, "return_mean": -1.0})
     second.close()
-    found = scalars(tmp_path, "return_mean")
-    assert found == [(1, 0.5), (2, 1.0), (3, -1.0), (4, -1.0), (5, -1.0)]
+    kept = [(1, 0.5), (2, 1.0)][:done]
+    again = [(update, -1.0) for update in range(done + 1, 6)]
+    assert scalars(tmp_path, "return_mean") == kept + again

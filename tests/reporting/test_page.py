@@ -170,6 +170,12 @@ def test_names_are_no_markup(tmp_path):
     assert wild in page.texts
 
 
+def test_names_are_no_formulas(tmp_path):
+    columns = {**curves([1.0, 2.0]), "$\\frac{$": [1.0, 2.0]}
+    run = folder(tmp_path / "a", columns, name="$\\bad$")
+    assert "$\\frac{$" in write_report([run]).read_text()
+
+
 def test_the_configuration_is_there(finished):
     page = Page(write_report([finished]))
     assert (finished / "config.yaml").read_text() in page.texts

@@ -115,17 +115,18 @@ class SeedwiseRun(ABC):
             DivergenceError: if parameters or the physics are no longer finite.
         """
         self._file.require()
-        steps = self._schedule.steps
-        whole = self._all_but_memory()
+        steps, chunk = self._schedule.steps, self._schedule.chunk
+        whole, forgotten = self._all_but_memory(), self._replay.ahead(chunk)
         try:
             while self._taken < steps:
-                self._advance(min(self._schedule.chunk, steps - self._taken))
+                self._advance(min(chunk, steps - self._taken))
                 if self._taken < steps:
                     self._pause(f"step {self._taken} of {steps}")
-                    whole = self._all_but_memory()
+                    whole, forgotten = self._all_but_memory(), self._replay.ahead(chunk)
             measured = self._measured()
         except DivergenceError:
             self._restore_all_but_memory(whole)
+            self._replay.put_back(forgotten)
             raise
         self._taken = 0
         return measured

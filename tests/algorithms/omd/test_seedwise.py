@@ -183,14 +183,14 @@ def test_a_finished_run_hands_out_its_policies(tmp_path, kind):
     assert found.summary["eval_episodes"] == 5
 
 
-def undone(algorithm, kind, message, monkeypatch):
+def undone(algorithm, kind, message, monkeypatch, **options):
     """Check that an update fails, and that nothing tells of it."""
     before = algorithm.state_dict()
     with pytest.raises(DivergenceError, match=message):
         algorithm.update()
     assert same(before, algorithm.state_dict())
     monkeypatch.undo()
-    again = made(kind)
+    again = made(kind, **options)
     again.update()
     assert same(again.update(), algorithm.update())
     assert same(again.state_dict(), algorithm.state_dict())
@@ -211,9 +211,10 @@ def test_parameters_that_are_no_longer_finite_are_refused_and_undone(kind, monke
     undone(algorithm, kind, r"no longer finite, those of seeds \[1\]", monkeypatch)
 
 
+@pytest.mark.parametrize("buffer_size", [1000, 16])  # 16: what is undone had overwritten others
 @pytest.mark.parametrize("kind", KINDS)
-def test_physics_that_diverge_are_undone(kind, monkeypatch):
-    algorithm, taken = made(kind), []
+def test_physics_that_diverge_are_undone(kind, buffer_size, monkeypatch):
+    algorithm, taken = made(kind, buffer_size=buffer_size), []
     algorithm.update()
     original = Members.step
 
@@ -224,7 +225,8 @@ def test_physics_that_diverge_are_undone(kind, monkeypatch):
         original(self, *arguments)
 
     monkeypatch.setattr(Members, "step", step)
-    undone(algorithm, kind, r"the simulation diverged in rows \[1\]", monkeypatch)
+    message = r"the simulation diverged in rows \[1\]"
+    undone(algorithm, kind, message, monkeypatch, buffer_size=buffer_size)
 
 
 @pytest.mark.parametrize(
