@@ -17,6 +17,7 @@ from mbrl.monitoring.visdom_process import VisdomProcess
 from mbrl.types import Array, Diagnostics
 
 _MOST_WAITING = 1000  # of what the server has not been told yet; the oldest gives way
+_SECONDS_BETWEEN_TAKES = 0.1  # from the queue
 _SECONDS_BETWEEN = 2.0  # refreshments of the dashboard,
 _IDLE_SHARE = 50  # or so many times as long as the last one took, as training pays for them
 _PATIENCE = 30.0  # seconds for a server that is being started
@@ -108,7 +109,7 @@ class Visdom(Sink):
             client = self._patiently_connected()
             pause = 0.0
             while not self._over.is_set():
-                ending = self._ending.wait(pause)
+                ending = self._ends_within(pause)
                 began = time.monotonic()
                 self._refresh(client)
                 if ending:
@@ -133,7 +134,18 @@ class Visdom(Sink):
                 self._say(f"visdom: {self._options.url}/env/{self._env}")
                 return client
             self._take()
-            time.sleep(0.1)
+            time.sleep(_SECONDS_BETWEEN_TAKES)
+
+    def _ends_within(self, pause: float) -> bool:
+        """Wait for the end of the run; keep the queue short meanwhile."""
+        until = time.monotonic() + pause
+        while not self._ending.wait(
+            max(0.0, min(_SECONDS_BETWEEN_TAKES, until - time.monotonic()))
+        ):
+            if time.monotonic() >= until:
+                return False
+            self._take()
+        return True
 
     def _take(self) -> None:
         while self._waiting:

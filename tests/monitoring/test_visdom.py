@@ -197,3 +197,30 @@ def test_environments_are_named_so_that_urls_and_comparisons_take_them():
     parts = ("inverted pendulum+x/é", "2026-11-21_22-14-10-seed0-2")
     name = environment_name(parts)
     assert name == "inverted-pendulum-x--_2026-11-21_22-14-10-seed0-2"
+
+
+def test_between_refreshments_nothing_gives_way(tmp_path):
+    shown = {}
+
+    class Connection:
+        def show(self, window):
+            shown[window.title] = window
+
+        def save(self):
+            pass
+
+    sink = Visdom(
+        VisdomOptions(enabled=True),
+        "run",
+        warn=print,
+        say=print,
+        store=tmp_path,
+        connect=lambda options, env: Connection(),
+    )
+    for first in (1, 801, 1601):  # well within the two seconds to the next refreshment
+        for update in range(first, first + 800):
+            sink.write({"update": update, "loss": 1.0})
+        time.sleep(0.4)
+    sink.close()
+    assert shown["loss"].x[0] == 1
+    assert shown["loss"].x[-1] == 2400
