@@ -183,7 +183,7 @@ def _refuse_idle(options: argparse.Namespace) -> None:
 
 def _train(options: argparse.Namespace) -> int:
     if options.resume is not None:
-        if options.config_file is not None:
+        if options.config_file is not None and is_first():
             # On standard output: there may be one line of errors on the other, and nothing else.
             print(
                 f"note: --resume continues with {options.resume}/config.yaml; "
@@ -323,9 +323,12 @@ def _composed(options: argparse.Namespace, job: Callable[[Config], _Done]) -> in
         except DivergenceError as error:  # says nothing about the others
             return _Done(_fail(error, DIVERGED), error.run_dir)
 
-    done = sweep(options.config_file, options.overrides, job_of_sweep)
-    _show_sweep([found.run_dir for found in done if found.run_dir is not None])
-    return max(found.code for found in done)
+    done: list[_Done] = []
+    try:
+        sweep(options.config_file, options.overrides, job_of_sweep, done.append)
+    finally:  # those that came to their end, whatever became of the others
+        _show_sweep([found.run_dir for found in done if found.run_dir is not None])
+    return max((found.code for found in done), default=DONE)
 
 
 def _show_sweep(run_dirs: Sequence[Path]) -> None:
@@ -334,8 +337,10 @@ def _show_sweep(run_dirs: Sequence[Path]) -> None:
         return
     rows = sweep_rows(run_dirs)
     runs = run_dirs[0].parent
-    path = runs.parent / "sweeps" / f"{runs.name}_{time.strftime('%Y-%m-%d_%H-%M-%S')}.csv"
-    path.parent.mkdir(exist_ok=True)
+    folder, stem = runs.parent / "sweeps", f"{runs.name}_{time.strftime('%Y-%m-%d_%H-%M-%S')}"
+    folder.mkdir(exist_ok=True)
+    earlier = len(list(folder.glob(f"{stem}*.csv")))  # of the same second
+    path = folder / (f"{stem}-{earlier + 1}.csv" if earlier else f"{stem}.csv")
     with whole(path) as file:
         write_columns(sweep_columns(rows), file)
     # Not on standard output, where every line names the folder of a run.

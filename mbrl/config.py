@@ -18,6 +18,7 @@ from typing import Any, Literal, TypeVar
 import yaml
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.utils import JobStatus
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
@@ -175,8 +176,11 @@ def composed(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Dic
 
 
 def sweep(
-    path: str | os.PathLike[str], overrides: Sequence[str], job: Callable[[Config], T]
-) -> list[T]:
+    path: str | os.PathLike[str],
+    overrides: Sequence[str],
+    job: Callable[[Config], T],
+    note: Callable[[T], object] = lambda found: None,
+) -> None:
     """Call ``job`` with each configuration of a Hydra sweep in turn, until one raises.
 
     A launcher such as joblib or submitit calls it in other processes, all of them.
@@ -185,9 +189,7 @@ def sweep(
         path: the file.
         overrides: ``key=a,b,c`` in Hydra's syntax, and ``hydra.*`` for its launchers and sweepers.
         job: what to do.
-
-    Returns:
-        What the calls returned, in their order.
+        note: told what each call returned, in their order, also of those before one that raises.
 
     Raises:
         ConfigError: as :func:`load_config`; or, of another process, with the message of what was
@@ -197,13 +199,18 @@ def sweep(
     failures: list[Exception] = []
 
     def run_one(content: DictConfig) -> T | None:
-        if not failures:
-            try:
-                return job(_from_omegaconf(content, file.stem))
-            except Exception as error:
-                if os.getpid() != here:  # Hydra hands it over, by pickling
-                    raise ConfigError(one_line(error)) from None
-                failures.append(error)  # Hydra would print it
+        if failures:
+            return None
+        try:
+            found = job(_from_omegaconf(content, file.stem))
+        except Exception as error:
+            if os.getpid() != here:  # Hydra hands it over, by pickling
+                raise ConfigError(one_line(error)) from None
+            failures.append(error)  # Hydra would print it
+            return None
+        if os.getpid() != here:
+            return found
+        note(found)
         return None
 
     # Hydra leaves a file in its folder.
@@ -217,7 +224,13 @@ def sweep(
         raise failures[0]
     if isinstance(done, list) and not any(done):
         raise ConfigError(f"-m: {' '.join(overrides)} asks for no job at all")
-    return [job.return_value for batch in done for job in batch]
+    # What sweepers return is theirs to decide; Hydra's own return the jobs, in batches.
+    elsewhere = [job for batch in done for job in batch] if isinstance(done, list) else []
+    for one in elsewhere:
+        if one.status == JobStatus.COMPLETED and one.return_value is not None:
+            note(one.return_value)
+    for one in elsewhere:
+        _ = one.return_value  # raises what its process raised
 
 
 def _from_omegaconf(content: DictConfig, name: str) -> Config:

@@ -43,3 +43,13 @@ def test_a_mistake_in_another_process_is_said(capfd, file, tmp_path):
     done = command(capfd, "--config-file", file, "algorithm.updates=0,1", "-m", *launcher)
     assert done.code == 2
     assert "error: algorithm.updates must be at least 1, got 0" in done.err
+
+
+def test_what_came_to_its_end_before_a_mistake_is_in_the_table(capfd, file, tmp_path):
+    done = command(capfd, "--config-file", file, "algorithm.updates=1,0", "-m")
+    assert done.code == 2
+    header, first, last, error = done.err.splitlines()[-4:]
+    assert header.startswith("configuration")
+    assert first.split()[-1] == f"{summary(runs(tmp_path)[0])['eval_return_mean']:.6g}"
+    assert Path(last.removeprefix("sweep=")).is_file()
+    assert error == "error: algorithm.updates must be at least 1, got 0"

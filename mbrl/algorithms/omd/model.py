@@ -173,4 +173,4 @@ class Model:
     def _inside(self, prediction: Prediction) -> Tensor:
         """Where the logarithm of the deviation is not clipped, [S, B, n]."""
         log_std = prediction.state_tape.output[..., self._size :]
-        return (log_std > _LOG_STD[0]) & (log_std < _LOG_STD[1])
+        return (log_std >= _LOG_STD[0]) & (log_std <= _LOG_STD[1])  # as torch.clamp has it
