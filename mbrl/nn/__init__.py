@@ -13,6 +13,7 @@ from mbrl.nn.mlp import MLP
 from mbrl.nn.mlp_dynamics import MLPDynamics
 from mbrl.nn.normalizer import RunningNormalizer
 from mbrl.nn.policy import DeterministicMLP, Policy, act
+from mbrl.nn.quantized import QuantizedMLP, is_quantizable
 from mbrl.nn.quaternions import unit_quaternions
 from mbrl.nn.saved import ModelDescription, load_dynamics, load_state_dynamics
 from mbrl.nn.squash import Squash, saturated, saturation, soft_lower_bound
@@ -42,6 +43,7 @@ __all__ = [
     "Policy",
     "Prediction",
     "Propagation",
+    "QuantizedMLP",
     "Rollout",
     "RunningNormalizer",
     "Squash",
@@ -49,6 +51,7 @@ __all__ = [
     "act",
     "find_device",
     "fit",
+    "is_quantizable",
     "load_dynamics",
     "load_state_dynamics",
     "one_step_error",

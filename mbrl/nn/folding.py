@@ -89,16 +89,20 @@ class FoldedMLP:
     def _change(self, state: Tensor, action: Tensor, buffers: list[Tensor]) -> Tensor:
         """Return f' of [B, n] and [B, nu], in the last of the buffers."""
         rows = len(state)
-        value = buffers[0][:rows]
-        value[:, : self._state_size] = state
-        value[:, self._state_size : self._input_size] = action
-        if self._angles:
-            turned = state[:, self._angles]
-            value[:, self._angles] = turned.cos()
-            value[:, self._input_size :] = turned.sin()
+        value = self._features(state, action, buffers[0][:rows])
         for layer, buffer in enumerate(buffers[1:]):
             if layer > 0 and self._activate is not None:
                 self._activate(value)
             torch.addmm(self._biases[layer], value, self._weights[layer], out=buffer[:rows])
             value = buffer[:rows]
         return value
+
+    def _features(self, state: Tensor, action: Tensor, out: Tensor) -> Tensor:
+        """Write what the network sees of [B, n] and [B, nu] into ``out``, and return it."""
+        out[:, : self._state_size] = state
+        out[:, self._state_size : self._input_size] = action
+        if self._angles:
+            turned = state[:, self._angles]
+            out[:, self._angles] = turned.cos()
+            out[:, self._input_size :] = turned.sin()
+        return out

@@ -15,12 +15,16 @@ from mbrl.nn import (
     FoldedMLP,
     MLPDynamics,
     Propagation,
+    QuantizedMLP,
     Rollout,
+    is_quantizable,
 )
 from mbrl.physics import StateSpec
 from mbrl.planning.checks import check_counts
-from mbrl.planning.model import Scene, TorchModel
+from mbrl.planning.model import Scene, TorchModel, all_finite
 
+_CALIBRATION = 64  # rollouts of a sketch's candidates that its ranges are taken from
+_STRIDE = 7919  # between them: a prime, so that all rows of a batch have their share
 _SEEDS = 1_000_003  # distance of the seeds of two steps' noise for models of neighbouring seeds
 
 
@@ -84,6 +88,16 @@ class LearnedMLP(LearnedModel):
         self.control_steps += len(actions) * len(state)
         before = state[:, : self._mlp.state_size]
         return _marked(state, FoldedMLP(self._mlp).rollout(before, actions))
+
+    def sketch(self, state: Tensor, actions: Tensor, scene: Scene) -> Tensor | None:
+        """See :class:`Model`: a rollout in eight bits, of networks that can have them."""
+        if not is_quantizable(self._mlp):
+            return None
+        self.control_steps += len(actions) * len(state)
+        before = state[:, : self._mlp.state_size]
+        some = torch.arange(min(len(state), _CALIBRATION)) * _STRIDE % len(state)
+        rough = QuantizedMLP(self._mlp, before[some], actions[:, some])
+        return _marked(state, rough.rollout(before, actions))
 
 
 class LearnedEnsemble(LearnedModel):
@@ -204,7 +218,7 @@ def _marked(state: Tensor, found: Rollout) -> Tensor:
         rewards = torch.cat([state[None, :, -1], found.rewards.to(torch.float64)])
         states = torch.cat([states, rewards[..., None]], dim=-1)
     states[0] = state
-    if states.isfinite().all():
+    if all_finite(states):
         return states
     lost = (~states.isfinite().all(-1)).to(torch.uint8).cummax(0).values.bool()
     return torch.where(lost[:, :, None], torch.nan, states)

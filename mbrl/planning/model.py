@@ -80,6 +80,13 @@ class Model(ABC):
         """
         return self.rollout(state, actions, scene)[None]
 
+    def sketch(self, state: Tensor, actions: Tensor, scene: Scene) -> Tensor | None:
+        """Return a cheap approximation of :meth:`rollout`, to tell poor candidates by.
+
+        None where there is none that is cheaper.
+        """
+        return None
+
     @abstractmethod
     def linearize(
         self, states: Tensor, actions: Tensor, scene: Scene, steps: Sequence[int] | None = None
@@ -355,6 +362,12 @@ class TorchModel(ManifoldModel):
             x.repeat_interleave(reduced.shape[1], 0), reduced.flatten(0, 1)
         )
         return by_tangent.unflatten(0, reduced.shape[:2]), columns(b)
+
+
+def all_finite(values: Tensor) -> bool:
+    """Return whether all numbers are finite: one pass over them, where they are."""
+    # A sum is finite only where all of its terms are; the other way, it may overflow.
+    return bool(values.sum().isfinite()) or bool(values.isfinite().all())
 
 
 def without(rows: Tensor, error: DivergenceError) -> Tensor:

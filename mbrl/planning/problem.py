@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mbrl.errors import ArgumentError
 from mbrl.planning.costs import Quadratic, StageCost, StagePoints, TerminalCost
-from mbrl.planning.model import Law, Model, Scene
+from mbrl.planning.model import Law, Model, Scene, all_finite
 from mbrl.ranks import ALONE, Ranks
 
 # (states [B, nx], index of the step, contexts [B, n] or None) -> actions [B, nu]
@@ -127,7 +127,9 @@ class Problem:
         costs = self.costs(along, actions.repeat(1, particles, 1), scenes)
         return costs.unflatten(0, (particles, -1)).mean(0)
 
-    def compete(self, state: Tensor, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def compete(
+        self, state: Tensor, actions: Tensor, finalists: int | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Roll candidates out, and keep the states of the best of every row alone.
 
         Several ranks roll out a part each, and all of them return the same.
@@ -139,6 +141,9 @@ class Problem:
         Args:
             state: [B, nx].
             actions: [T, K, B, nu].
+            finalists: how many of every row (on every rank, and of every part) are rolled out, the
+                best by :meth:`Model.sketch`; the others cost infinity. None, or where the model has
+                no sketch: all.
 
         Returns:
             Costs [K, B], the index of the best [B], and its states [T+1, B, nx]; see
@@ -146,29 +151,44 @@ class Problem:
         """
         count = actions.shape[1]
         if not 1 < self.ranks.size <= count:
-            return self._compete(state, actions)
+            return self._compete(state, actions, finalists)
         mine = self.ranks.rows(count)
         with self.ranks.together():
-            costs, _, states = self._compete(state, actions[:, mine])
+            costs, _, states = self._compete(state, actions[:, mine], finalists)
         costs = self.ranks.gathered(costs, count)
         winner = costs.min(dim=0).indices
         has_it = (winner >= mine.start) & (winner < mine.stop)
         return costs, winner, self.ranks.total(torch.where(has_it[:, None], states, 0.0))
 
-    def _compete(self, state: Tensor, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _compete(
+        self, state: Tensor, actions: Tensor, finalists: int | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         count, batch = actions.shape[1:3]
         rows, each = torch.arange(batch), self._candidates_at_once(batch)
         costs, winner, states = [], torch.zeros(batch, dtype=torch.long), state.new_empty(0)
         least = torch.full((batch,), torch.inf, dtype=torch.float64)
         for first in range(0, count, each):
-            found, part = self.rollout(state, actions[:, first : first + each])
-            lowest, place = part.min(dim=0)
+            part = actions[:, first : first + each]
+            chosen = self._finalists(state, part, finalists)
+            found, paid = self.rollout(state, _taken(part, chosen))
+            lowest, place = paid.min(dim=0)
             better, best = lowest < least, found[:, place, rows]
             states = torch.where(better[:, None], best, states) if first else best
-            winner = torch.where(better, first + place, winner)
+            winner = torch.where(better, first + chosen[place, rows], winner)
             least = torch.where(better, lowest, least)
-            costs.append(part)
+            costs.append(paid.new_full(part.shape[1:3], torch.inf).scatter(0, chosen, paid))
         return torch.cat(costs), winner, states
+
+    def _finalists(self, state: Tensor, actions: Tensor, count: int | None) -> Tensor:
+        """Return the indices [F, B], ascending, of the candidates [T, K, B, nu] to roll out."""
+        candidates, batch = actions.shape[1:3]
+        if count is not None and count < candidates:
+            applied, scene = actions.flatten(1, 2), self.scene.repeated(candidates)
+            sketched = self.model.sketch(state.repeat(candidates, 1), applied, scene)
+            if sketched is not None:
+                costs = self.costs(sketched, applied, scene).unflatten(0, (candidates, batch))
+                return costs.topk(count, dim=0, largest=False).indices.sort(dim=0).values
+        return torch.arange(candidates)[:, None].expand(candidates, batch)
 
     def _candidates_at_once(self, batch: int) -> int:
         """Return how many candidates for ``batch`` rows hold ``MOST_NUMBERS`` numbers."""
@@ -210,13 +230,15 @@ class Problem:
 
     def costs_by_step(self, states: Tensor, actions: Tensor, scene: Scene | None = None) -> Tensor:
         """Costs [T, N] of the steps of rollouts, phi with the last one; see :meth:`costs`."""
-        good = states.isfinite().all(-1).all(0) & actions.isfinite().all(-1).all(0)  # (N)
-        if not good.all():  # costs may refuse what is not finite
+        scene = scene or self.scene
+        with torch.no_grad():
+            if all_finite(states) and all_finite(actions):
+                return self._by_step(states, actions, scene)
+            # Costs may refuse what is not finite.
+            good = states.isfinite().all(-1).all(0) & actions.isfinite().all(-1).all(0)  # (N)
             states = torch.where(good[:, None], states, states[:1].nan_to_num())
             actions = torch.where(good[:, None], actions, torch.zeros_like(actions[:1]))
-        with torch.no_grad():
-            costs = self._by_step(states, actions, scene or self.scene)
-        return torch.where(good, costs, torch.inf)
+            return torch.where(good, self._by_step(states, actions, scene), torch.inf)
 
     def gradient(
         self,
@@ -294,3 +316,11 @@ class Problem:
             return stage
         last = stage[-1:] + self.terminal(states[-1], scene, len(actions))
         return torch.cat([stage[:-1], last])
+
+
+def _taken(actions: Tensor, chosen: Tensor) -> Tensor:
+    """Return candidates [T, F, B, nu] of [T, K, B, nu], by their indices [F, B] for every row."""
+    if len(chosen) == actions.shape[1]:
+        return actions
+    index = chosen[None, :, :, None].expand(len(actions), *chosen.shape, actions.shape[-1])
+    return actions.gather(1, index)

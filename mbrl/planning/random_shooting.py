@@ -25,7 +25,7 @@ class _Search(SamplingSearch["RandomShooting"]):
         uniform = torch.rand(shape, generator=self._generator, dtype=torch.float64)
         low = torch.where(problem.low.isfinite(), problem.low, -problem.spread)
         high = torch.where(problem.high.isfinite(), problem.high, problem.spread)
-        costs = self._try(low + (high - low) * uniform, self._bar)
+        costs = self._try(low + (high - low) * uniform, self._bar, self._planner.finalists)
         self._bar = torch.minimum(self._bar, costs.amin(0))
 
 
@@ -44,10 +44,26 @@ class RandomShooting(SamplingPlanner):
         iterations: how often N sequences are drawn.
         keep: whether the sequence that the search begins with competes; False: what was planned
             before is forgotten, as in the original.
+        finalists: how many of the N are rolled out in full: the best by a sketch that the model
+            makes of all of them (a ReLU perceptron in eight bits, some three times as fast; models
+            without one roll out all). None: all.
+
+    Raises:
+        ArgumentError: if a count is not at least 1.
     """
 
     search = _Search
 
-    def __init__(self, *, samples: int = 1000, iterations: int = 1, keep: bool = False):
+    def __init__(
+        self,
+        *,
+        samples: int = 1000,
+        iterations: int = 1,
+        keep: bool = False,
+        finalists: int | None = None,
+    ):
         check_counts(samples=samples, iterations=iterations)
+        if finalists is not None:
+            check_counts(finalists=finalists)
         self.samples, self.iterations, self.keep = samples, iterations, keep
+        self.finalists = finalists

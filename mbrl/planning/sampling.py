@@ -93,15 +93,18 @@ class SamplingSearch(Search, Generic[P]):
         """Knots [P, ..., nu] -> actions [T, ..., nu] inside the bounds."""
         return self.problem.clip(self._spline(theta))
 
-    def _try(self, theta: Tensor, bar: Tensor | None = None) -> Tensor:
+    def _try(
+        self, theta: Tensor, bar: Tensor | None = None, finalists: int | None = None
+    ) -> Tensor:
         """Let knots [P, K, B, nu] compete, and return their costs [K, B].
 
         Args:
             theta: the knots.
             bar: what the best has to beat to become the plan, [B]; None: the plan.
+            finalists: see :meth:`Problem.compete`.
         """
         actions = self._acted(theta)
-        costs, winner, states = self.problem.compete(self.state, actions)
+        costs, winner, states = self.problem.compete(self.state, actions, finalists)
         row = torch.arange(len(winner))
         lowest = costs[winner, row]
         better = lowest < (self._costs if bar is None else bar)
