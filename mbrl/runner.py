@@ -54,8 +54,8 @@ _NOTHING = (float("-inf"), float("-inf"))  # a score below every other
 class Result(NamedTuple):
     """What :func:`run` returns."""
 
-    summary: dict[str, Any]
-    run_dir: Path
+    summary: dict[str, Any]  # summary.json
+    run_dir: Path  # the run's folder
 
 
 def run(config: Config | Mapping[str, Any], *, resume: str | Path | None = None) -> Result:

@@ -70,8 +70,8 @@ class Start(NamedTuple):
 class Draw(NamedTuple):
     """One sample of a stochastic policy, as a score function needs it; nothing flows back."""
 
-    policy: Any
-    t: int
+    policy: Any  # that drew it
+    t: int  # index of the step in its episode
     observation: torch.Tensor  # (B, width)
     sample: torch.Tensor  # (B, nu), before it is squashed into the control range
 
@@ -131,7 +131,7 @@ class RecordedEpisode(NamedTuple):
 class Curve(NamedTuple):
     """A line with a band around it."""
 
-    label: str
+    label: str  # in the legend
     x: Array  # (n)
     mean: Array  # (n)
     low: Array  # (n)
@@ -169,4 +169,4 @@ class Dynamics(Protocol):
     """A differentiable map (state [B,nx], action [B,nu]) -> next state [B,nx]."""
 
     def __call__(self, state: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
-        """Advance every row by one control step."""
+        """Advance every row by one control step: [B, nx], [B, nu] -> [B, nx]."""

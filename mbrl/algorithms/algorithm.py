@@ -66,7 +66,7 @@ def _nowhere() -> None:
 class Setting(NamedTuple):
     """What an algorithm is given, beside its own options."""
 
-    task: Task
+    task: Task  # what is trained on
     graph: Mapping[str, Any]  # a ``graph:`` section, for those that use one
     generator: torch.Generator  # all randomness, initial weights included
     load_policy: Callable[[str], Actor | StateActor] = _no_policies  # of the folder of a run
@@ -77,7 +77,7 @@ class Setting(NamedTuple):
     # Where checkpoints lie, for what is too large to be written with each of them; None: nowhere.
     # Not to be called before the first state_dict.
     folder: Callable[[], Path | None] = _nowhere
-    ranks: Ranks = ALONE
+    ranks: Ranks = ALONE  # the processes that share the work
 
 
 class Algorithm(Protocol):

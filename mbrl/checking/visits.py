@@ -20,8 +20,8 @@ _LONGEST = 200  # steps of an episode that are looked at
 class Visits(NamedTuple):
     """States [n, nx] and controls [n, nu] along episodes."""
 
-    states: Array
-    ctrls: Array
+    states: Array  # (n, nx)
+    ctrls: Array  # (n, nu)
     by_policy: int  # the first so many rows are the policy's, the others of random controls
     known: bool  # controls are what the actions came to; else drawn at random, the task hides them
 

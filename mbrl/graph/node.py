@@ -50,7 +50,7 @@ class Source(NamedTuple):
 class Place(NamedTuple):
     """Where a node stands: what it may look at while it is built."""
 
-    name: str
+    name: str  # of the node
     task: Any  # a Task, or only its Sizes when a policy is rebuilt without its task
     widths: Mapping[str, int]  # of the node's input ports, but those as wide as an output
     generator: torch.Generator | None  # for initial weights

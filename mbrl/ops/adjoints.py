@@ -58,7 +58,7 @@ class AdjointSystem:
         return self._pull(vector)[0] + self.damping * vector
 
     def times(self, vector: Tensor) -> Tensor:
-        """Return A v, in reverse mode alone: A' v is linear in v, and A its transpose."""
+        """Return A v, [n] -> [n], in reverse mode alone: A is the transpose of v -> A' v."""
         return self._push(vector)[0] + self.damping * vector
 
     def matrix(self) -> Tensor:
@@ -73,7 +73,7 @@ class AdjointSystem:
         return adjoint(self, flat(gradient, self.w, "gradient"))
 
     def by_theta(self, vector: Tensor) -> Values:
-        """Return the gradient of <v, F> by theta, of the form of theta."""
+        """Return the gradient of <v, F>, v [n], by theta, of the form of theta."""
         names = names_of(self.theta)
         pull = _pullback(
             lambda *leaves: self._of_theta(rebuilt(leaves, names)), leaves_of(self.theta)
@@ -112,7 +112,7 @@ class Adjoint(Protocol):
     """
 
     def __call__(self, system: AdjointSystem, gradient: Tensor) -> Tensor:
-        """Return z, exactly or nearly the solution of A' z = g."""
+        """Return z [n], exactly or nearly the solution of A' z = g, of g = ``gradient`` [n]."""
 
 
 @dataclass(frozen=True)

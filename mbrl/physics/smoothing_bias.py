@@ -18,9 +18,9 @@ class SmoothingBias(NamedTuple):
     Infinite where the exact matrix is zero and the smoothed one is not.
     """
 
-    A_median: float
-    A_largest: float
-    B_median: float
+    A_median: float  # of A, relative to the exact one: 0.1 is ten per cent
+    A_largest: float  # the worst of the states
+    B_median: float  # of B, likewise
     B_largest: float
 
 

@@ -31,7 +31,7 @@ class Scene(NamedTuple):
         return self._replace(context=self.context.repeat(times, 1))
 
     def rows(self, rows: Tensor) -> Scene:
-        """Return the scene of some rows, by their indices."""
+        """Return the scene of some rows, by their indices [n]."""
         return self if self.context is None else self._replace(context=self.context[rows])
 
     def flattened(self, steps: int) -> Tensor | None:
@@ -83,7 +83,7 @@ class Model(ABC):
     def sketch(self, state: Tensor, actions: Tensor, scene: Scene) -> Tensor | None:
         """Return a cheap approximation of :meth:`rollout`, to tell poor candidates by.
 
-        None where there is none that is cheaper.
+        States [T+1, N, nx]; None where there is none that is cheaper.
         """
         return None
 

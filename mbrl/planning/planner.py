@@ -55,7 +55,7 @@ class Plan(NamedTuple):
         )
 
     def rows(self, rows: Tensor) -> Plan:
-        """Return the plans of these rows of the batch."""
+        """Return the plans of these rows of the batch, by their indices [n]."""
         return Plan(
             self.actions[:, rows],
             self.states[:, rows],
@@ -66,7 +66,7 @@ class Plan(NamedTuple):
 
     @classmethod
     def joined(cls, parts: Sequence[tuple[Tensor, Plan]]) -> Plan:
-        """Return the plan of a batch from those of its parts, each with the rows that it is of.
+        """Return the plan of a batch from those of its parts, each with its rows' indices [n].
 
         What the parts do not remember alike, as one that a deadline cut short, is forgotten.
         """

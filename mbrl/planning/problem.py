@@ -54,11 +54,11 @@ class Problem:
             raise ArgumentError("low must be below high in every entry")
 
     def at(self, start: int = 0, context: Tensor | None = None) -> Problem:
-        """Return the same problem at another place of an episode."""
+        """Return the same problem at step ``start`` of episodes with contexts [B, n]."""
         return replace(self, scene=Scene(start, context))
 
     def rows(self, rows: Tensor) -> Problem:
-        """Return the problem of these rows of the batch."""
+        """Return the problem of these rows of the batch, by their indices [n]."""
         return replace(self, scene=self.scene.rows(rows))
 
     def repeated(self, times: int) -> Problem:

@@ -19,9 +19,9 @@ _RESULT = "eval_return_mean"
 class SweepRow(NamedTuple):
     """What the runs of a configuration, which differ in their seeds, have come to."""
 
-    configuration: str
-    runs: int
-    finished: int
+    configuration: str  # what is told apart: key=value, ...
+    runs: int  # how many there are
+    finished: int  # of them, those that came to their end
     mean: float  # of the evaluation returns of those that are finished; NaN where none is
     low: float  # the ends of its 95 % interval; the mean itself where one is
     high: float

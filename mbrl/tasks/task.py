@@ -126,13 +126,31 @@ class Task(ABC):
     def step(
         self, state: Tensor, action: Tensor, *, t: int = 0, context: Tensor | None = None
     ) -> Transition:
-        """Take one exact step from set states, without derivatives."""
+        """Take one exact step from set states, without derivatives.
+
+        Args:
+            state: [B, nx] float64.
+            action: [B, nu] float64, in the units of the environment's actions.
+            t: index of the step in its episode.
+            context: [B, n], see :meth:`start`.
+
+        Returns:
+            What ``env.step`` gives of these states: next states [B, nx], rewards [B], observations
+            [B, n_obs], and which rows ended [B].
+
+        Raises:
+            ArgumentError: on a wrong shape.
+            DivergenceError: naming the rows whose simulation diverged.
+        """
 
     @abstractmethod
     def advance(
         self, state: Tensor, action: Tensor, *, t: int = 0, context: Tensor | None = None
     ) -> Transition:
-        """Take one step whose next state, reward and observation are differentiable."""
+        """Take one step whose next state, reward and observation are differentiable.
+
+        Arguments, shapes and errors are those of :meth:`step`. Graphs with a node ``step`` take it.
+        """
 
     def controls(self, action: Tensor) -> Tensor | None:
         """Return what the engine is given under actions [B, nu]: here, the actions themselves.

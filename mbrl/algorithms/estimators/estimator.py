@@ -20,12 +20,12 @@ from mbrl.types import Part, Start, Trajectory
 class Subject(NamedTuple):
     """What is trained, and the size of the rollouts it is trained on."""
 
-    graph: Graph
+    graph: Graph  # which is unrolled
     parameters: Mapping[str, nn.Parameter]  # of the nodes that lead to the action
     policies: Mapping[str, Policy]  # those that have such parameters, by node
     others: tuple[str, ...]  # nodes that are no policies and have such parameters
     horizon: int  # the longest there will be
-    batch: int
+    batch: int  # rows of all ranks together
 
     @classmethod
     def of(cls, graph: Graph, *, horizon: int, batch: int) -> Subject:
@@ -58,12 +58,12 @@ class Problem(NamedTuple):
     """
 
     start: Start  # (B, nx), (B, n)
-    horizon: int
-    objective: Objective
-    generator: torch.Generator
+    horizon: int  # steps of every rollout
+    objective: Objective  # how rewards are weighed
+    generator: torch.Generator  # of the policy's noise
     record: tuple[str, ...] = ()  # values of the graph that others want to see
     watch: Callable[[int, Tensor], None] | None = None  # see ``Graph.unroll``
-    ranks: Ranks = ALONE
+    ranks: Ranks = ALONE  # the processes that share the batch
     batch: int | None = None  # rows of all ranks together; None: there is one
 
     @property

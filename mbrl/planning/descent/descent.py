@@ -94,7 +94,7 @@ class Landscape:
         return knots - self.project(knots - gradient)
 
     def inward(self, knots: Tensor, gradient: Tensor) -> Tensor:
-        """Return the gradient without what pushes knots against a bound that holds them."""
+        """Return the gradient [P, B, nu] without what pushes knots against a bound they are at."""
         pushed = torch.where(gradient > 0, knots <= self.low, knots >= self.high)
         return torch.where(pushed, 0.0, gradient)
 

@@ -59,7 +59,11 @@ class _Rounded(Norm):
 
 
 class L2(_Rounded):
-    r""":math:`n(r) = \sqrt{|r|^2 + p^2} - p`: a cone, rounded within p of its tip."""
+    r""":math:`n(r) = \sqrt{|r|^2 + p^2} - p`: a cone, rounded within p of its tip.
+
+    Args:
+        p: in the residual's units, positive.
+    """
 
     def value(self, r: Tensor) -> Tensor:
         """[N, k] -> [N]."""
@@ -81,7 +85,11 @@ class L2(_Rounded):
 
 
 class SmoothAbs(_Rounded):
-    r""":math:`n(r) = \sum_i \sqrt{r_i^2 + p^2} - p`: absolute values, rounded within p of zero."""
+    r""":math:`n(r) = \sum_i \sqrt{r_i^2 + p^2} - p`: absolute values, rounded within p of zero.
+
+    Args:
+        p: in the residual's units, positive.
+    """
 
     def value(self, r: Tensor) -> Tensor:
         """[N, k] -> [N]."""
@@ -98,7 +106,11 @@ class SmoothAbs(_Rounded):
 
 
 class Cosh(_Rounded):
-    r""":math:`n(r) = \sum_i p^2 (\cosh(r_i / p) - 1)`: :math:`r^2/2` that grows steep beyond p."""
+    r""":math:`n(r) = \sum_i p^2 (\cosh(r_i / p) - 1)`: :math:`r^2/2` that grows steep beyond p.
+
+    Args:
+        p: in the residual's units, positive.
+    """
 
     def value(self, r: Tensor) -> Tensor:
         """[N, k] -> [N]."""
