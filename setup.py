@@ -75,6 +75,7 @@ def native_perceptron():
         "mbrl.nn._perceptron",
         sorted(native.glob("*.cpp")),
         depends=sorted(map(str, native.glob("*.h"))),
+        extra_link_args=[] if sys.platform == "win32" else ["-pthread"],
     )
 
 

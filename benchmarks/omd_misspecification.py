@@ -7,8 +7,9 @@
 makes the runs of a study one after another, in ROOT/STUDY/SETTING/AGENT, and skips those that are
 there: stop it at any time (Ctrl-C), start it again, and it goes on where it was; so does one with
 more --updates. Several of them may work on disjoint --agents at once. Every run trains its seeds
-as one tensor program. With --draw nothing is run: what there is becomes OUT.csv and OUT.png, and is
-printed.
+as one tensor program. With --draw nothing is run: what there is is added to OUT.csv, in place of
+shorter runs that are in it, and all of OUT.csv becomes OUT.png and is printed. So the runs may be
+made at several times and places.
 
 A seed's final return is the mean of its last LAST evaluations of 10 episodes; the interval is that
 of Student's t over seeds, at 95 %. `error` is the mean squared distance of the model's next
@@ -17,6 +18,7 @@ observation from the real one on a batch, at the end, and its mean over seeds.
 
 import argparse
 import csv
+import itertools
 import math
 from pathlib import Path
 from typing import NamedTuple
@@ -131,7 +133,7 @@ class Found(NamedTuple):
 
 def found_in(options):
     for setting in STUDIES[options.study][1]:
-        for agent in options.agents:
+        for agent in AGENTS:
             runs = sorted((options.root / options.study / setting.name / agent).glob("*/*-seed*"))
             rows = rows_of(runs[0]) if runs else []
             if len(rows) < LAST:
@@ -142,11 +144,36 @@ def found_in(options):
             yield Found(setting, agent, int(rows[-1]["env_steps"]), last.mean(0), error)
 
 
+def recorded_in(file, study):
+    """Yield what is written in a table of before."""
+    settings = {setting.name: setting for setting in STUDIES[study][1]}
+    if file.exists():
+        with file.open() as lines:
+            for row in csv.DictReader(lines):
+                returns = np.array([float(row[f"seed_{i}"]) for i in range(int(row["seeds"]))])
+                steps, error = int(row["env_steps"]), float(row["model_error"])
+                yield Found(settings[row["setting"]], row["agent"], steps, returns, error)
+
+
+def merged(*several):
+    """Return the longest run of every setting and agent, the later one of equals, in order."""
+    best = {}
+    for found in itertools.chain(*several):
+        key = found.setting.name, found.agent
+        if key not in best or found.steps >= best[key].steps:
+            best[key] = found
+    settings = list(dict.fromkeys(s.name for _, all_of, _ in STUDIES.values() for s in all_of))
+    agents = list(AGENTS)
+    return sorted(
+        best.values(), key=lambda f: (settings.index(f.setting.name), agents.index(f.agent))
+    )
+
+
 def panels_of(options, found):
     plain = PLAIN[options.study]
     for axis in dict.fromkeys(f.setting.axis for f in found):
         curves = []
-        for agent in options.agents:
+        for agent in AGENTS:
             here = [f for f in found if f.agent == agent and f.setting.axis == axis]
             if axis == "distractors":
                 here += [
@@ -156,19 +183,17 @@ def panels_of(options, found):
                 ]
             here.sort(key=lambda f: f.setting.value)
             if here:
-                x, mean, half = (
-                    np.array(values, dtype=float)
-                    for values in zip(
-                        *((f.setting.value, f.mean, f.half) for f in here), strict=True
-                    )
-                )
-                curves.append(Curve(agent, x, mean, mean - half, mean + half))
+                x = np.array([f.setting.value for f in here], dtype=float)
+                mean, low, high = np.array([f.interval for f in here]).T
+                curves.append(Curve(agent, x, mean, low, high))
         base = 2.0 if axis.startswith("width") else None
         yield Panel("mean over seeds and 95 % interval", axis, "final return", curves, x=base)
 
 
 def draw(options):
-    found = list(found_in(options))
+    out = options.out or Path("docs") / f"omd_{options.study}"
+    table = out.with_suffix(".csv")
+    found = merged(recorded_in(table, options.study), found_in(options))
     if not found:
         raise SystemExit(f"error: no run of {LAST} updates below {options.root / options.study}")
     columns = {
@@ -186,8 +211,7 @@ def draw(options):
             for i in range(max(len(f.returns) for f in found))
         },
     }
-    out = options.out or Path("docs") / f"omd_{options.study}"
-    write_columns(columns, out.with_suffix(".csv"))
+    write_columns(columns, table)
     draw_chart(Chart(out.name, list(panels_of(options, found)), columns), out.with_suffix(".png"))
     print(f"{'setting':<16}{'agent':<10}seeds    steps   return  interval            error")
     for f in found:
@@ -197,7 +221,7 @@ def draw(options):
             f"{f.setting.name:<16}{f.agent:<10}{len(f.returns):>5}{f.steps:>9}{mean:>9.1f}"
             f"  {interval:<16}{f.error:>7.3g}"
         )
-    print(f"{out}.png {out}.csv")
+    print(f"{out}.png {table}")
 
 
 def parsed():

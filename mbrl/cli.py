@@ -312,7 +312,9 @@ def _composed(options: argparse.Namespace, job: Callable[[Config], _Done]) -> in
             "--config-file is missing; e.g. --config-file configs/inverted_pendulum.yaml"
         )
     if options.cfg:
-        print(OmegaConf.to_yaml(composed(options.config_file, options.overrides)), end="")
+        text = OmegaConf.to_yaml(composed(options.config_file, options.overrides))
+        if is_first():
+            print(text, end="")
         return DONE
     if not options.multirun:
         return job(_with_imports(load_config(options.config_file, options.overrides), options)).code

@@ -42,14 +42,17 @@ class Ranks:
         return self.rank == 0
 
     def rows(self, count: int) -> slice:
-        """Return which of ``count`` rows are this rank's; shares differ by at most one.
+        """Return which of ``count`` rows are this rank's: every ``size``-th.
+
+        Rows that take long are often neighbours (starts from memory, say), so that all ranks get
+        their share of those.
 
         Raises:
             ArgumentError: if there is not one for every rank.
         """
         if count < self.size:
             raise ArgumentError(f"{count} rows cannot be shared by {self.size} ranks")
-        return slice(self.rank * count // self.size, (self.rank + 1) * count // self.size)
+        return slice(self.rank, count, self.size)
 
     def total(self, value: Tensor) -> Tensor:
         """Return the sum over ranks of tensors of one shape; nothing flows back through it."""
@@ -99,9 +102,7 @@ class TorchRanks(Ranks):
         longest = -(-count // self.size)
         missing = longest - len(rows)
         padded = torch.cat([rows, rows.new_zeros((missing, *rows.shape[1:]))]) if missing else rows
-        counts = [(r + 1) * count // self.size - r * count // self.size for r in range(self.size)]
-        parts = zip(self._all(padded), counts, strict=True)
-        return torch.cat([part[:length] for part, length in parts])
+        return torch.stack(self._all(padded), dim=1).flatten(0, 1)[:count]
 
     def any(self, flag: bool) -> bool:
         """Return whether the flag of any rank is set."""
@@ -129,7 +130,11 @@ class TorchRanks(Ranks):
             raise
         except MbrlError as error:
             failure = error
-        if self.any(failure is not None):
+        try:
+            ended = self.any(failure is not None)
+        except RankError as lost:
+            raise failure or lost from None
+        if ended:
             raise failure or DivergenceError("another rank could not go on; see what it says")
 
     def told(self, text: str) -> str:

@@ -76,6 +76,13 @@ class Draw(NamedTuple):
     sample: torch.Tensor  # (B, nu), before it is squashed into the control range
 
 
+class Part(NamedTuple):
+    """The rows of a batch that one of several processes has."""
+
+    rows: range  # which of the whole
+    total: int  # how many the whole has
+
+
 class Step(NamedTuple):
     """What nodes and policies may use while they run, beside their inputs.
 
@@ -92,8 +99,7 @@ class Step(NamedTuple):
     gain: Callable[[Any, int], torch.Tensor | float] | None = None
     replay: torch.Tensor | None = None  # (T, nu): samples that row 0 repeats instead of drawing
     start: int = 0  # index of the first step of the unrolling: before it, nothing is remembered
-    # Where processes share a batch: the index of row 0 in the whole, and how many rows that has.
-    part: tuple[int, int] | None = None
+    part: Part | None = None  # where processes share a batch
 
 
 class Trajectory(NamedTuple):

@@ -17,7 +17,7 @@ from mbrl.algorithms import ModelPredictiveControl, PolicyGradient, Setting, Tra
 from mbrl.cli import main
 from mbrl.errors import ArgumentError, ConfigError, DivergenceError, RankError
 from mbrl.finished_runs import evaluate_actor, made_algorithm
-from mbrl.ranks import ALONE, Ranks
+from mbrl.ranks import ALONE, Ranks, TorchRanks
 from mbrl.signals import Interrupted
 from tests.ranks_in_threads import on_ranks
 from tests.tiny import tiny_config
@@ -173,6 +173,22 @@ def test_an_error_of_one_rank_ends_it_for_all():
     first, second = on_ranks(2, job)
     assert "another rank" in first
     assert second == "row 0 is lost"
+
+
+def test_an_error_is_told_even_where_another_rank_is_gone():
+    class Lonely(TorchRanks):
+        rank, size = 0, 2
+
+        def __init__(self):
+            """Without a process group."""
+
+        def _all(self, value):
+            raise RankError("gone")
+
+    with pytest.raises(DivergenceError, match="row 0 is lost"), Lonely().together():
+        raise DivergenceError("row 0 is lost")
+    with pytest.raises(RankError, match="gone"), Lonely().together():
+        pass
 
 
 class Leaving(Ranks):

@@ -13,6 +13,11 @@ from mbrl.types import Array, Diagnostics
 
 _MOST = 1000  # points of a curve over updates; twice as many are thinned out
 _NO_CURVES = ("update", "env_steps", "wall_s")
+# A page is laid out in the order in which its windows come.
+_FIRST = (
+    "return_mean", "video", "configuration", "graph",
+    "gradient_norm", "action_gradient_norm", "action_mean",
+)  # fmt: skip
 
 
 class Lines(NamedTuple):
@@ -85,8 +90,8 @@ class Board:
         self._place(Text(name, text))
 
     def changed(self) -> list[Window]:
-        """Return the windows that have changed since this was last asked."""
-        titles, self._changed = list(self._changed), {}
+        """Return the windows that have changed since this was last asked, the main ones first."""
+        titles, self._changed = sorted(self._changed, key=_place_of), {}
         return [self._window(title) for title in titles]
 
     def _add(self, name: str, x: float, y: float) -> None:
@@ -124,6 +129,10 @@ class _History:
         """Return x and y, [n, 2]."""
         ends = [] if self._kept[-1] == self._last else [self._last]
         return np.array(self._kept + ends)
+
+
+def _place_of(title: str) -> int:
+    return _FIRST.index(title) if title in _FIRST else len(_FIRST)
 
 
 def _finite(values: Array) -> Array:

@@ -41,7 +41,10 @@ def dashboards(
         def make_visdom() -> Sink:
             past = read_metrics(run / "metrics.csv") if done else None
             env = environment_name(run.resolve().parts[-2:])
-            return Visdom(options.visdom, env, warn=warn, say=say, store=store, past=past)
+            sink = Visdom(options.visdom, env, warn=warn, say=say, store=store, past=past)
+            if not done and (options.video.every or options.video.final):
+                sink.tell("video", "none yet")  # keeps its place among the first windows
+            return sink
 
         sinks.append(Dispensable("visdom", make_visdom, warn))
     return sinks

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 
 from mbrl.errors import ConfigError
 
+_STARTED_AT = ("127.0.0.1", "localhost")  # names of where a server of a run's own listens
+
 
 @dataclass(frozen=True)
 class PlotOptions:
@@ -53,8 +55,8 @@ class VisdomOptions:
 
     Attributes:
         enabled: whether there is one.
-        start: start a server for this run, if there is none at that port; it is reached from this
-            machine alone, and ends with the run. Implies ``enabled``.
+        start: start a server for this run, if there is none at that port; it listens on 127.0.0.1
+            alone, and ends with the run. Implies ``enabled``.
         host: where the server is.
         port: and at which port.
         download: whether a server that is started fetches the scripts of its page from the
@@ -72,9 +74,9 @@ class VisdomOptions:
             raise ConfigError(f"port must lie in [1, 65535], got {self.port}")
         if not re.fullmatch(r"[\w.-]+", self.host, flags=re.ASCII):
             raise ConfigError(f"host must be the name of a machine, got {self.host!r}")
-        if self.start and not self.is_loopback:
+        if self.start and self.host not in _STARTED_AT:
             raise ConfigError(
-                f"start: a server is started on this machine, not on host {self.host}; "
+                f"start: a server is started at host 127.0.0.1, not at {self.host}; "
                 "legal: enabled=true, or host=127.0.0.1"
             )
 

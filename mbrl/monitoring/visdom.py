@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections import deque
@@ -19,13 +20,16 @@ from mbrl.types import Array, Diagnostics
 _MOST_WAITING = 1000  # of what the server has not been told yet; the oldest gives way
 _SECONDS_BETWEEN_TAKES = 0.1  # from the queue
 _SECONDS_BETWEEN = 2.0  # refreshments of the dashboard,
-_IDLE_SHARE = 50  # or so many times as long as the last one took, as training pays for them
-_PATIENCE = 30.0  # seconds for a server that is being started
+_IDLE_SHARE = 50  # or so many times the processor time of the last one, which training pays for
+_PATIENCE = 30.0  # seconds for a server that is being started, and for the scripts of its page
 _FLUSH = 5.0  # seconds for the last refreshment of a run
 
 
 class Client(Protocol):
     """A connection to a server."""
+
+    def has_page(self) -> bool:
+        """Whether the server has the scripts of its page."""
 
     def show(self, window: Window) -> None:
         """Put a window in the place of that of the same title."""
@@ -74,7 +78,8 @@ class Visdom(Sink):
         self._waiting: deque[Callable[[], None]] = deque(maxlen=_MOST_WAITING)
         self._ending, self._over = threading.Event(), threading.Event()
         self._lock = threading.Lock()  # of what is said at the end
-        self._is_connected = False
+        self._is_connected = self._is_announced = False
+        self._store = store
         self._process = VisdomProcess.started(options, store) if options.start else None
         self._thread = threading.Thread(target=self._run, name="visdom", daemon=True)
         self._thread.start()
@@ -103,19 +108,23 @@ class Visdom(Sink):
             self._end(f"it took more than {_FLUSH:g} s to show the rest")
         if self._process is not None:
             self._process.end()
+            if self._is_announced:
+                again = f"visdom -bind_local -env_path {self._store}{os.sep}"
+                self._say(f"the dashboard has ended with the run; `{again}` shows it again")
 
     def _run(self) -> None:
         try:
             client = self._patiently_connected()
-            pause = 0.0
+            connected, pause = time.monotonic(), 0.0
             while not self._over.is_set():
                 ending = self._ends_within(pause)
-                began = time.monotonic()
+                self._announce(client, ending or time.monotonic() - connected > _PATIENCE)
+                began = time.thread_time()
                 self._refresh(client)
                 if ending:
                     client.save()
                     return
-                pause = max(_SECONDS_BETWEEN, _IDLE_SHARE * (time.monotonic() - began))
+                pause = max(_SECONDS_BETWEEN, _IDLE_SHARE * (time.thread_time() - began))
         except Exception as error:
             self._end(one_line(error))
 
@@ -131,10 +140,24 @@ class Visdom(Sink):
                     raise
             else:
                 self._is_connected = True
-                self._say(f"visdom: {self._options.url}/env/{self._env}")
                 return client
             self._take()
             time.sleep(_SECONDS_BETWEEN_TAKES)
+
+    def _announce(self, client: Client, now: bool) -> None:
+        """Say where to look, once there is something to see."""
+        if self._is_announced:
+            return
+        # Scripts that were to be fetched take a while; who opens the page before has to reload it.
+        has_page = not (self._options.start and self._options.download) or client.has_page()
+        if has_page or now:
+            self._is_announced = True
+            self._say(f"visdom: {self._options.url}/env/{self._env}")
+        if not has_page and now:
+            self._warn(
+                f"the page at {self._options.url} is empty: its scripts, which are fetched from "
+                "the internet once, have not come; see docs/monitoring.md"
+            )
 
     def _ends_within(self, pause: float) -> bool:
         """Wait for the end of the run; keep the queue short meanwhile."""

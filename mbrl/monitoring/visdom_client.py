@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import html
 import logging
+from pathlib import Path
 from typing import Any
 
-import imageio.v2
+import imageio.v3
 import requests
 import visdom
 
@@ -15,8 +17,14 @@ from mbrl.monitoring.options import VisdomOptions
 
 _SECONDS = (3.0, 10.0)  # to connect, to be answered
 _LARGEST = 8_000_000  # bytes of a video that is shown
-_WIDTH, _HEIGHT = 380, 280  # of a window, in pixels
-_VIDEO = 520  # that of a video: environments draw 480 by 480, if they are not told otherwise
+# Of a window, in pixels: three fit side by side into a page of 1200, and 291 is what a row of them
+# takes, as visdom counts in steps of 15 with 24 for gap and title.
+_WIDTH, _HEIGHT, _GAP = 380, 291, 10
+_MOST_COLUMNS = 3  # of a picture
+_CAPTION = 20
+# What is shown fills its window, whatever size that is given.
+_FILL = "position: absolute; inset: 0; display: flex; flex-direction: column; align-items: center"
+_FIT = "flex: 1; min-height: 0; width: 100%; object-fit: contain"
 
 logging.getLogger("visdom").setLevel(logging.CRITICAL)  # it would write to the console
 
@@ -41,6 +49,10 @@ class VisdomClient:
             trusting=not options.is_loopback,
         )
 
+    def has_page(self) -> bool:
+        """Whether the server has the scripts of its page, which somebody has to fetch once."""
+        return self._visdom.has_file("version.built")  # the last of them
+
     def show(self, window: Window) -> None:
         """Put a window in the place of that of the same title."""
         if isinstance(window, Lines):
@@ -59,22 +71,22 @@ class VisdomClient:
     def _lines(self, window: Lines) -> None:
         opts = _opts(window, xlabel=window.x_label, legend=list(window.legend))
         opts["showlegend"] = len(window.legend) > 1
+        # Its window has the title already; above the curves there is room for the plot's buttons.
+        opts["layoutopts"] = {"plotly": {"title": {"text": ""}}}
+        opts |= {"marginleft": 55, "marginright": 15, "margintop": 32, "marginbottom": 40}
         single = window.y.shape[1] == 1
         self._visdom.line(
             window.y[:, 0] if single else window.y, window.x, win=window.title, opts=opts
         )
 
     def _image(self, window: Image) -> None:
-        opts = _opts(window, caption=window.caption)
-        if window.path.suffix == ".mp4":
-            if window.path.stat().st_size <= _LARGEST:
-                opts |= {"autoplay": True, "loop": True, "width": _VIDEO, "height": _VIDEO + 20}
-                self._visdom.video(videofile=str(window.path), win=window.title, opts=opts)
-            return
-        pixels = imageio.v2.imread(window.path)[..., :3]
-        height, width = pixels.shape[:2]
-        opts |= {"width": 2 * _WIDTH, "height": 2 * _WIDTH * height // width + 40}
-        self._visdom.image(pixels.transpose(2, 0, 1), win=window.title, opts=opts)
+        is_video = window.path.suffix == ".mp4"
+        size = {} if is_video else _size_of(window.path)
+        self._visdom.text(
+            _video(window) if is_video else _picture(window),
+            win=window.title,
+            opts=_opts(window, **size),
+        )
 
 
 class _Connection(visdom.Visdom):
@@ -83,7 +95,12 @@ class _Connection(visdom.Visdom):
     def __init__(self, *, trusting: bool, **options: Any):
         self._requests = requests.Session()
         self._requests.trust_env = trusting  # no proxy stands between us and ourselves
+        self._static = f"{options['server']}:{options['port']}/static"
         super().__init__(raise_exceptions=True, use_incoming_socket=False, **options)
+
+    def has_file(self, name: str) -> bool:
+        """Whether the server has a file for its page."""
+        return self._requests.get(f"{self._static}/{name}", timeout=_SECONDS).ok
 
     def _handle_post(self, url: str, data: Any = None) -> str:
         response = self._requests.post(url, data=data, timeout=_SECONDS)
@@ -93,3 +110,33 @@ class _Connection(visdom.Visdom):
 
 def _opts(window: Window, **more: Any) -> dict[str, Any]:
     return {"title": window.title, "width": _WIDTH, "height": _HEIGHT, **more}
+
+
+def _size_of(path: Path) -> dict[str, int]:
+    """Return width and height of the window of a picture: as many columns as its shape fills."""
+    height, width = imageio.v3.improps(path).shape[:2]
+    columns = min(_MOST_COLUMNS, max(1, round(width / height * _HEIGHT / _WIDTH)))
+    shown = columns * _WIDTH + (columns - 1) * _GAP
+    return {"width": shown, "height": shown * height // width + _CAPTION}
+
+
+def _picture(window: Image) -> str:
+    # visdom's own window for pictures scales them without smoothing, so that letters get lost.
+    return _filling(f'<img style="{_FIT}" src="{_data(window.path, "image")}">', window.caption)
+
+
+def _video(window: Image) -> str:
+    if window.path.stat().st_size > _LARGEST:
+        return _filling(f"{html.escape(str(window.path))} is too large", window.caption)
+    # Browsers start by themselves only what is muted, even if it has no sound.
+    options = "controls autoplay loop muted playsinline"
+    source = f'<source type="video/mp4" src="{_data(window.path, "video")}">'
+    return _filling(f'<video {options} style="{_FIT}">{source}</video>', window.caption)
+
+
+def _filling(content: str, caption: str) -> str:
+    return f'<div style="{_FILL}">{content}<small>{html.escape(caption)}</small></div>'
+
+
+def _data(path: Path, kind: str) -> str:
+    return f"data:{kind}/{path.suffix[1:]};base64,{base64.b64encode(path.read_bytes()).decode()}"

@@ -8,6 +8,7 @@ visdom's own command does, but while the server runs already.
 from __future__ import annotations
 
 import os
+import re
 import sys
 import threading
 from pathlib import Path
@@ -22,8 +23,16 @@ def _fetch_scripts() -> None:
     import visdom
     from visdom.server.build import download_scripts
 
-    if not (Path(visdom.__file__).parent / "static" / "version.built").exists():
+    static = Path(visdom.__file__).parent / "static"
+    complete = static / "version.built"
+    if not complete.exists():
         download_scripts()
+        # It goes on where it gets no answer, and would take what it has for all there is.
+        wanted = re.findall(
+            r"""static_url\(["'](\w.*?)["']\)""", (static / "index.html").read_text()
+        )
+        if not all((static / name).exists() for name in wanted):
+            complete.unlink(missing_ok=True)
 
 
 def main(arguments: list[str]) -> None:

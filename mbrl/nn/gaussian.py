@@ -27,10 +27,10 @@ def standard_normal(step: Step, like: Tensor) -> Tensor:
     Where processes share a batch, that of the whole batch is drawn, and the rows here get theirs:
     noise belongs to a row, whoever has it.
     """
-    first, total = step.part or (0, len(like))
+    rows, total = step.part or (range(len(like)), len(like))
     shape = total, *like.shape[1:]
     drawn = torch.randn(shape, generator=step.generator, dtype=like.dtype)
-    return drawn[first : first + len(like)]
+    return drawn[rows.start : rows.stop : rows.step]
 
 
 class GaussianPolicy(Policy):
@@ -62,7 +62,7 @@ class GaussianPolicy(Policy):
         if step.generator is None:
             return self.squash(mean)
         noise = standard_normal(step, mean)
-        replay = None if step.part and step.part[0] else step.replay
+        replay = step.replay if step.part is None or 0 in step.part.rows else None
         if replay is not None:
             again = ((replay[step.t] - mean[:1]) / sd[:1]).detach()
             noise = torch.cat([again, noise[1:]])

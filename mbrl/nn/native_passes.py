@@ -32,8 +32,8 @@ class NativePasses:
 
     The lanes of vectors are rows: widths of 1 or 33 waste none. Tensors that are returned have
     the rows next to each other in memory, those of a unit after those of another. Sums over rows
-    are taken in a fixed order, and a seed's do not depend on other seeds. See
-    :class:`~mbrl.nn.FlatMLP`.
+    are taken in a fixed order, and a seed's do not depend on other seeds, nor on the number of
+    threads that the seeds are shared by. See :class:`~mbrl.nn.FlatMLP`.
 
     Args:
         stack: the networks.
@@ -56,24 +56,33 @@ class NativePasses:
 
     def forward(self, parameters: Parameters, value: Tensor) -> Tape:
         """[S, B, inputs] -> outputs [E, B, outputs]."""
-        record, output = self._network.forward(parameters.array, _array(value))
+        record, output = self._network.forward(parameters.array, _array(value), _threads())
         return Tape(record, torch.from_numpy(output).mT)
 
     def gradient(
         self, parameters: Parameters, tape: Tape, cotangent: Tensor, out: Parameters
     ) -> None:
         """Write the gradient by the parameters to ``out``."""
-        self._network.gradient(parameters.array, tape.record, _array(cotangent), out.array)
+        self._network.gradient(
+            parameters.array, tape.record, _array(cotangent), out.array, _threads()
+        )
 
     def input_gradient(self, parameters: Parameters, tape: Tape, cotangent: Tensor) -> Tensor:
         """Return the gradient by the input, [S, B, inputs]."""
-        found = self._network.input_gradient(parameters.array, tape.record, _array(cotangent))
+        found = self._network.input_gradient(
+            parameters.array, tape.record, _array(cotangent), _threads()
+        )
         return torch.from_numpy(found).mT
 
     def derivative(self, parameters: Parameters, tape: Tape, tangent: Parameters) -> Tensor:
         """Return the derivative along ``tangent``, [E, B, outputs]."""
-        found = self._network.derivative(parameters.array, tape.record, tangent.array)
+        found = self._network.derivative(parameters.array, tape.record, tangent.array, _threads())
         return torch.from_numpy(found).mT
+
+
+def _threads() -> int:
+    """At most so many threads share the seeds: as many as torch takes."""
+    return torch.get_num_threads()
 
 
 def _array(tensor: Tensor) -> Any:

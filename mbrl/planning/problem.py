@@ -157,7 +157,7 @@ class Problem:
             costs, _, states = self._compete(state, actions[:, mine], finalists)
         costs = self.ranks.gathered(costs, count)
         winner = costs.min(dim=0).indices
-        has_it = (winner >= mine.start) & (winner < mine.stop)
+        has_it = winner % self.ranks.size == self.ranks.rank
         return costs, winner, self.ranks.total(torch.where(has_it[:, None], states, 0.0))
 
     def _compete(

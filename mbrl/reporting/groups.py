@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -92,7 +91,7 @@ def _thinned(count: int) -> Any:
 
 def _key(run: RunRecord) -> str:
     kept = {key: value for key, value in run.config.items() if key not in _ASIDE}
-    return json.dumps([run.name, kept], sort_keys=True, default=str)
+    return repr((run.name, sorted(map(repr, _entries(kept, "")))))
 
 
 def _labels(groups: Sequence[Sequence[RunRecord]]) -> list[str]:
@@ -105,7 +104,7 @@ def _labels(groups: Sequence[Sequence[RunRecord]]) -> list[str]:
         keys = [
             key
             for key in dict.fromkeys(key for entries in namesakes for key in entries)
-            if len({json.dumps(entries.get(key), default=str) for entries in namesakes}) > 1
+            if len({repr(entries.get(key)) for entries in namesakes}) > 1
         ]
         parts = [f"{key.rpartition('.')[2]}={flat[index].get(key)}" for key in keys[:_MOST_NAMED]]
         more = ["..."] if len(keys) > _MOST_NAMED else []

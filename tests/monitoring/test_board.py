@@ -94,3 +94,13 @@ def test_the_past_of_a_resumed_run_is_shown_too():
     (curve,) = board.changed()
     np.testing.assert_array_equal(curve.x, [1, 2, 3])
     np.testing.assert_array_equal(curve.y[:, 0], [5, 6, 7])
+
+
+def test_what_matters_most_comes_first():
+    board = Board()
+    board.show(Picture("graph", Path("graph.png"), 0))
+    board.tell("configuration", "seed: 0")
+    board.write(row(1, horizon=80, return_mean=1.0, gradient_norm=1.0))
+    board.tell("video", "none yet")
+    titles = [window.title for window in board.changed()]
+    assert titles == ["return_mean", "video", "configuration", "graph", "gradient_norm", "horizon"]

@@ -224,3 +224,47 @@ def test_between_refreshments_nothing_gives_way(tmp_path):
     sink.close()
     assert shown["loss"].x[0] == 1
     assert shown["loss"].x[-1] == 2400
+
+
+class Bare(Shown):
+    """A client whose server gets the scripts of its page after some questions; None: never."""
+
+    def __init__(self, questions):
+        super().__init__()
+        self.left = questions
+
+    def has_page(self):
+        self.left = None if self.left is None else self.left - 1
+        return self.left is not None and self.left < 0
+
+
+@pytest.mark.parametrize(("start", "download"), [(True, False), (False, True)])
+def test_scripts_that_nobody_here_fetches_are_not_asked_for(
+    open_sink, monkeypatch, start, download
+):
+    monkeypatch.setattr(module.VisdomProcess, "started", lambda options, store: None)
+    options = VisdomOptions(enabled=True, start=start, download=download)
+    open_sink(lambda given, env: Shown(), options).close()
+    assert (open_sink.warnings, len(open_sink.said)) == ([], 1)
+
+
+def test_where_to_look_is_said_once_there_is_something(open_sink, monkeypatch):
+    monkeypatch.setattr(module.VisdomProcess, "started", lambda options, store: None)
+    monkeypatch.setattr(module, "_SECONDS_BETWEEN", 0.01)
+    client = Bare(2)
+    sink = open_sink(lambda given, env: client, VisdomOptions(start=True))
+    eventually(lambda: open_sink.said)
+    assert client.left == -1  # not before the third answer
+    sink.close()
+    assert open_sink.said == ["visdom: http://127.0.0.1:8097/env/env"]
+    assert open_sink.warnings == []
+
+
+def test_a_page_without_scripts_is_one_warning(open_sink, monkeypatch):
+    monkeypatch.setattr(module.VisdomProcess, "started", lambda options, store: None)
+    sink = open_sink(lambda given, env: Bare(None), VisdomOptions(start=True))
+    sink.write(row(1))
+    sink.close()
+    assert open_sink.said == ["visdom: http://127.0.0.1:8097/env/env"]
+    (warning,) = open_sink.warnings
+    assert warning.startswith("the page at http://127.0.0.1:8097 is empty: its scripts")

@@ -3,6 +3,7 @@
 import base64
 import io
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -77,10 +78,12 @@ def test_windows_have_the_data(served, tmp_path):
     curves = found["action_mean"]["content"]["data"]
     assert [c["y"] for c in curves] == [[0, 2, 4], [1, 3, 5]]
     assert found["share"]["content"]["data"][0]["y"] == [0.5]
-    _, _, data = found["graph"]["content"]["src"].partition("base64,")
+    data = re.search('src="data:image/png;base64,(.*?)"', found["graph"]["content"])[1]
     shown = imageio.v2.imread(io.BytesIO(base64.b64decode(data)))
     np.testing.assert_array_equal(shown, pixels)
-    assert base64.b64encode(b"no video, but these bytes").decode() in found["video"]["content"]
+    data = re.search('src="data:video/mp4;base64,(.*?)"', found["video"]["content"])[1]
+    assert base64.b64decode(data) == b"no video, but these bytes"
+    assert "after update 3" in found["video"]["content"]
     assert found["configuration"]["content"] == "<pre>seed: &lt;0&gt;\n</pre>"
     assert len(found) == 7
 
@@ -167,3 +170,16 @@ def test_a_server_ends_with_its_run_even_if_that_is_killed(tmp_path):
         owner.wait()
         owner.stdout.close()
     eventually(lambda: not answers(port))
+
+
+def test_whether_the_page_has_scripts(served):
+    import visdom
+
+    from mbrl.monitoring.visdom_client import VisdomClient
+
+    options, _ = served
+    client = VisdomClient(options, "page")
+    static = Path(visdom.__file__).parent / "static"
+    for name, there in (("index.html", True), ("nothing.js", False)):
+        assert client._visdom.has_file(name) == (static / name).exists() == there
+    assert client.has_page() == (static / "version.built").exists()

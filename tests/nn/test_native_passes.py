@@ -1,6 +1,9 @@
 """Native passes through perceptrons, every variant of the code: against torch and its autograd."""
 
+import os
+import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -127,6 +130,69 @@ def test_a_seed_is_that_seed_alone_and_a_repetition_the_same_bit_for_bit(variant
             assert torch.equal(one, every.unflatten(0, (3, -1))[seed])
 
 
+def wide(seeds=5):
+    """Work for which threads are woken: 3 million products a seed."""
+    return Case(seeds, 2, 300, (6, 64, 64, 3))
+
+
+@pytest.fixture
+def threads():
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@every_variant
+def test_seeds_are_shared_by_threads_to_the_same_bit(variant, threads):
+    case = wide()
+    threads(1)
+    expected = case.native(variant)
+    assert_near(expected, case.torch(), 1e-12)
+    for count in (2, 3, 5, 8):
+        threads(count)
+        assert all(map(torch.equal, case.native(variant), expected))
+
+
+@needs_native
+def test_threads_of_python_may_ask_at_once(threads):
+    threads(2)
+    cases = [Case(4, 2, 300 + i, (6, 64, 64, 3)) for i in range(4)]
+    expected = [case.native(None) for case in cases]
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(20):
+            found = list(pool.map(lambda case: case.native(None), cases))
+            for one, other in zip(found, expected, strict=True):
+                assert all(map(torch.equal, one, other))
+
+
+@needs_native
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes do not fork here")
+def test_a_forked_process_hires_threads_of_its_own():
+    # In a process of its own, without torch: what else is running here does not bear forking.
+    script = """
+import importlib.util
+import os
+import signal
+import sys
+
+import numpy as np
+
+spec = importlib.util.spec_from_file_location("_perceptron", sys.argv[1])
+module = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(module)
+network = module.Network([6, 64, 64, 3], 2, module.VARIANTS[0])
+generator = np.random.default_rng(0)
+theta, value = generator.normal(size=(5, 9606)), generator.normal(size=(5, 300, 6))
+expected = network.forward(theta, value, 2)[1]
+child = os.fork()
+if child == 0:
+    signal.alarm(30)
+    os._exit(0 if np.array_equal(network.forward(theta, value, 2)[1], expected) else 3)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+"""
+    subprocess.run([sys.executable, "-c", script, native_passes._NATIVE.__file__], check=True)
+
+
 @every_variant
 def test_a_row_does_not_know_the_others(variant):
     case = Case(2, 2, 150, (4, 32, 32, 2))
@@ -237,19 +303,19 @@ def test_without_a_compiler_there_is_torch(monkeypatch):
 def test_native_shapes_and_precisions_are_checked():
     network = native_passes._NATIVE.Network([4, 3, 2], 2, VARIANTS[0])
     theta, value = np.zeros((3, 46)), np.zeros((3, 5, 4))
-    tape, _ = network.forward(theta, value)
+    tape, _ = network.forward(theta, value, 1)
     with pytest.raises(ValueError, match=r"value must have the shape \( 3 5 4 \)"):
-        network.forward(theta, value[..., :3])
+        network.forward(theta, value[..., :3], 1)
     with pytest.raises(ValueError, match=r"value .* all the same precision"):
-        network.forward(theta, value.astype(np.float32))
+        network.forward(theta, value.astype(np.float32), 1)
     with pytest.raises(ValueError, match=r"theta must have the shape \( 3 46 \)"):
-        network.derivative(theta[:, 1:], tape, theta)
+        network.derivative(theta[:, 1:], tape, theta, 1)
     with pytest.raises(ValueError, match="tangent must have rows that lie in one piece"):
-        network.derivative(theta, tape, np.zeros((3, 92))[:, ::2])
+        network.derivative(theta, tape, np.zeros((3, 92))[:, ::2], 1)
     with pytest.raises(ValueError, match=r"cotangent must have the shape \( 6 5 2 \)"):
-        network.gradient(theta, tape, np.zeros((6, 4, 2)), theta)
+        network.gradient(theta, tape, np.zeros((6, 4, 2)), theta, 1)
     with pytest.raises(ValueError, match=r"out must have the shape \( 3 46 \)"):
-        network.gradient(theta, tape, np.zeros((6, 5, 2)), theta[:2])
+        network.gradient(theta, tape, np.zeros((6, 5, 2)), theta[:2], 1)
     with pytest.raises(ValueError, match="no such variant: sse"):
         native_passes._NATIVE.Network([4, 2], 1, "sse")
     with pytest.raises(ValueError, match="must be positive"):

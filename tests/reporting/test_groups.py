@@ -47,6 +47,18 @@ def test_configurations_are_named_by_what_tells_them_apart(tmp_path):
     assert [g.label for g in grouped(read(*runs))] == ["made lr=0.1", "made lr=0.2", "alone"]
 
 
+def test_keys_written_by_hand_may_be_numbers(tmp_path):
+    mixed = {"task_args": {1: "a", "b": {2: [{3: 4, "c": 5}]}}}
+    paths = [folder(tmp_path / str(seed), seed=seed, **mixed) for seed in (1, 2)]
+    other = folder(tmp_path / "other", task_args={1: "a", "b": {2: 0}})
+    first, second = grouped(read(*paths, other))
+    assert len(first.runs) == 2
+    assert (first.label, second.label) == (
+        "made 2=[{3: 4, 'c': 5}]",
+        "made 2=0",
+    )
+
+
 def test_a_run_given_twice_is_refused(tmp_path):
     path = folder(tmp_path / "a")
     with pytest.raises(ConfigError, match=r"--run: .* is given twice"):

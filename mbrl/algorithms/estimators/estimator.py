@@ -14,7 +14,7 @@ from mbrl.graph import Graph, GraphPolicy
 from mbrl.graph.nodes import PolicyNode
 from mbrl.nn import Policy
 from mbrl.ranks import ALONE, Ranks
-from mbrl.types import Start, Trajectory
+from mbrl.types import Part, Start, Trajectory
 
 
 class Subject(NamedTuple):
@@ -72,9 +72,9 @@ class Problem(NamedTuple):
         return len(self.start.state) if self.batch is None else self.batch
 
     @property
-    def first(self) -> int:
-        """Index of row 0 in the whole batch."""
-        return int(self.ranks.rows(self.size).start)
+    def rows(self) -> range:
+        """Which rows of the whole batch are here."""
+        return range(self.size)[self.ranks.rows(self.size)]
 
     def unroll(self, graph: Graph, **sampling: Any) -> Trajectory:
         """Run the graph; ``sampling`` as in ``Graph.unroll``.
@@ -90,7 +90,7 @@ class Problem(NamedTuple):
                 context=self.start.context,
                 record=self.record,
                 watch=self.watch,
-                part=(self.first, self.size),
+                part=Part(self.rows, self.size),
                 **sampling,
             )
             if not self.returns(trajectory).isfinite().all():

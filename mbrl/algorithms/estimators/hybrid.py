@@ -124,6 +124,6 @@ class Hybrid(Estimator):
 
 def _row(problem: Problem, samples: torch.Tensor, row: int) -> torch.Tensor:
     """Return a row of the whole batch of samples [T, B, nu], whichever rank has it."""
-    place = row - problem.first
-    mine = 0 <= place < samples.shape[1]
-    return problem.ranks.total(samples[:, place] if mine else torch.zeros_like(samples[:, 0]))
+    mine = row in problem.rows
+    found = samples[:, problem.rows.index(row)] if mine else torch.zeros_like(samples[:, 0])
+    return problem.ranks.total(found)

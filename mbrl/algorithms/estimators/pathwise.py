@@ -52,8 +52,8 @@ def pathwise_loss(
     if row is None:
         loss = -values.sum() / problem.size
     else:  # of one rank; for the others there is nothing
-        first = row - problem.first
-        loss = -values[max(first, 0) : max(first + 1, 0)].sum()
+        here = [problem.rows.index(row)] if row in problem.rows else []
+        loss = -values[here].sum()
     if not loss.requires_grad:
         raise ArgumentError(
             f"task: the reward of {subject.graph.task.name} is constant along a rollout: it has no "

@@ -114,7 +114,7 @@ class Scores:
             first: rows of the whole batch before this one do not count.
         """
         objective, count = problem.objective, problem.size - first
-        first = max(0, first - problem.first)
+        first = sum(row < first for row in problem.rows)
         factor = factor or objective.gain
         alive = trajectory.alive[:, first:]
         rewards = trajectory.rewards.detach()[:, first:]

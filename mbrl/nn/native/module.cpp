@@ -11,8 +11,10 @@
 #include <stdexcept>
 #include <string>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
+#include "crew.h"
 #include "perceptron.h"
 
 namespace py = pybind11;
@@ -56,6 +58,7 @@ class Memory {
  public:
   explicit Memory(size_t bytes) : at_(::operator new(bytes, kLine)) {}
   ~Memory() { ::operator delete(at_, kLine); }
+  Memory(Memory&& other) noexcept : at_(std::exchange(other.at_, nullptr)) {}
   Memory(const Memory&) = delete;
   Memory& operator=(const Memory&) = delete;
 
@@ -64,6 +67,14 @@ class Memory {
  private:
   static constexpr std::align_val_t kLine{64};
   void* at_;
+};
+
+// Products of a pass for which a thread is woken: some 50 microseconds of them.
+constexpr double kWorthAThread = 1e6;
+
+// Seeds that one thread works on.
+struct Part {
+  int first, count;
 };
 
 // What a forward pass leaves: panels of the input and of the hidden layers.
@@ -92,6 +103,49 @@ class Bound {
   template <class F>
   static auto in_precision(size_t item, F f) {
     return item == sizeof(float) ? f(float()) : f(double());
+  }
+
+  // Call f(part, scratch) for parts of the seeds, on as many threads as are worth waking.
+  template <class T, class F>
+  void in_parts(const Tape& tape, int threads, F f) const {
+    const double work = double(network_.copies) * network_.size * tape.batch;  // of a seed
+    const int most = static_cast<int>(std::min<double>(threads, tape.seeds * work / kWorthAThread));
+    const int parts = std::max(1, std::min(most, tape.seeds));
+    std::vector<Scratch<T>> scratch;
+    for (int i = 0; i < parts; i++) scratch.emplace_back(network_);
+    py::gil_scoped_release release;
+    share(parts, [&](int i) {
+      const int first = i * tape.seeds / parts, end = (i + 1) * tape.seeds / parts;
+      f({first, end - first}, scratch[i].at());
+    });
+  }
+
+  template <class Q>
+  static Rows<Q> of(Rows<Q> all, Part part) {
+    return {all.at + part.first * all.seed, all.seed};
+  }
+
+  template <class Q>
+  static Cube<Q> of(Cube<Q> all, Part part, int each) {
+    return {all.at + std::ptrdiff_t{part.first} * each * all.leading, all.leading, all.row,
+            all.column};
+  }
+
+  template <class T>
+  T* inputs_of(const Tape& tape, Part part) const {
+    return static_cast<T*>(tape.inputs.at()) +
+           std::ptrdiff_t{part.first} * blocks_of(tape.batch) * kBlock * network_.inputs;
+  }
+
+  template <class T>
+  T* hidden_of(const Tape& tape, Part part) const {
+    return static_cast<T*>(tape.hidden.at()) + std::ptrdiff_t{part.first} * network_.copies *
+                                                   blocks_of(tape.batch) * kBlock *
+                                                   network_.hidden;
+  }
+
+  static std::ptrdiff_t made_before(Part part, int columns, int batch) {
+    return std::ptrdiff_t{part.first} * columns * batch;
   }
 
   template <class T>
@@ -142,7 +196,7 @@ class Bound {
     if (!variant_) throw std::invalid_argument("no such variant: " + variant);
   }
 
-  py::tuple forward(const py::array& theta, const py::array& value) const {
+  py::tuple forward(const py::array& theta, const py::array& value, int threads) const {
     if (theta.ndim() != 2 || value.ndim() != 3) {
       throw std::invalid_argument("theta must be [S, P] and value [S, B, n]");
     }
@@ -153,68 +207,64 @@ class Bound {
       const auto x = cube<T>("value", value, {seeds, batch, network_.inputs});
       auto tape = std::make_unique<Tape>(network_, seeds, batch, sizeof(T));
       auto output = made<T>(seeds * network_.copies, network_.outputs, batch);
-      const Scratch<T> scratch(network_);
       T* const to = output.mutable_data();
-      {
-        py::gil_scoped_release release;
-        passes_of<T>(*variant_).forward(network_, seeds, batch, parameters, x,
-                                        static_cast<T*>(tape->inputs.at()),
-                                        static_cast<T*>(tape->hidden.at()), to, scratch.at());
-      }
+      in_parts<T>(*tape, threads, [&](Part part, T* scratch) {
+        passes_of<T>(*variant_).forward(
+            network_, part.count, batch, of(parameters, part), of(x, part, 1),
+            inputs_of<T>(*tape, part), hidden_of<T>(*tape, part),
+            to + made_before(part, network_.copies * network_.outputs, batch), scratch);
+      });
       return py::make_tuple(std::move(tape), output);
     });
   }
 
   void gradient(const py::array& theta, const Tape& tape, const py::array& cotangent,
-                const py::array& out) const {
+                const py::array& out, int threads) const {
     in_precision(tape.item, [&](auto zero) {
       using T = decltype(zero);
       const auto parameters = parameters_of<T, const T>("theta", theta, tape.seeds);
       const auto v = cotangent_of<T>(cotangent, tape);
       const auto to = parameters_of<T, T>("out", out, tape.seeds);
-      const Scratch<T> scratch(network_);
-      py::gil_scoped_release release;
-      passes_of<T>(*variant_).gradient(network_, tape.seeds, tape.batch, parameters,
-                                       static_cast<const T*>(tape.inputs.at()),
-                                       static_cast<const T*>(tape.hidden.at()), v, to,
-                                       scratch.at());
+      in_parts<T>(tape, threads, [&](Part part, T* scratch) {
+        passes_of<T>(*variant_).gradient(network_, part.count, tape.batch, of(parameters, part),
+                                         inputs_of<T>(tape, part), hidden_of<T>(tape, part),
+                                         of(v, part, network_.copies), of(to, part), scratch);
+      });
     });
   }
 
-  py::array input_gradient(const py::array& theta, const Tape& tape,
-                           const py::array& cotangent) const {
+  py::array input_gradient(const py::array& theta, const Tape& tape, const py::array& cotangent,
+                           int threads) const {
     return in_precision(tape.item, [&](auto zero) -> py::array {
       using T = decltype(zero);
       const auto parameters = parameters_of<T, const T>("theta", theta, tape.seeds);
       const auto v = cotangent_of<T>(cotangent, tape);
       auto out = made<T>(tape.seeds, network_.inputs, tape.batch);
-      const Scratch<T> scratch(network_);
       T* const to = out.mutable_data();
-      {
-        py::gil_scoped_release release;
-        passes_of<T>(*variant_).input_gradient(network_, tape.seeds, tape.batch, parameters,
-                                               static_cast<const T*>(tape.hidden.at()), v, to,
-                                               scratch.at());
-      }
+      in_parts<T>(tape, threads, [&](Part part, T* scratch) {
+        passes_of<T>(*variant_).input_gradient(
+            network_, part.count, tape.batch, of(parameters, part), hidden_of<T>(tape, part),
+            of(v, part, network_.copies), to + made_before(part, network_.inputs, tape.batch),
+            scratch);
+      });
       return out;
     });
   }
 
-  py::array derivative(const py::array& theta, const Tape& tape, const py::array& tangent) const {
+  py::array derivative(const py::array& theta, const Tape& tape, const py::array& tangent,
+                       int threads) const {
     return in_precision(tape.item, [&](auto zero) -> py::array {
       using T = decltype(zero);
       const auto parameters = parameters_of<T, const T>("theta", theta, tape.seeds);
       const auto z = parameters_of<T, const T>("tangent", tangent, tape.seeds);
       auto out = made<T>(tape.seeds * network_.copies, network_.outputs, tape.batch);
-      const Scratch<T> scratch(network_);
       T* const to = out.mutable_data();
-      {
-        py::gil_scoped_release release;
-        passes_of<T>(*variant_).derivative(network_, tape.seeds, tape.batch, parameters,
-                                           static_cast<const T*>(tape.inputs.at()),
-                                           static_cast<const T*>(tape.hidden.at()), z, to,
-                                           scratch.at());
-      }
+      in_parts<T>(tape, threads, [&](Part part, T* scratch) {
+        passes_of<T>(*variant_).derivative(
+            network_, part.count, tape.batch, of(parameters, part), inputs_of<T>(tape, part),
+            hidden_of<T>(tape, part), of(z, part),
+            to + made_before(part, network_.copies * network_.outputs, tape.batch), scratch);
+      });
       return out;
     });
   }
