@@ -174,6 +174,6 @@ def registrations_undone(folder: Path) -> Iterator[None]:
     for known, before in zip(REGISTRIES, entries, strict=True):
         known._entries.clear()
         known._entries.update(before)
-    for name, module in list(sys.modules.items()):
+    for name, module in sys.modules.copy().items():  # a thread may import meanwhile
         if str(getattr(module, "__file__", None) or "").startswith(str(folder)):
             del sys.modules[name]
