@@ -25,7 +25,7 @@ FLAGS = (
     "--remote-debugging-pipe", "--hide-scrollbars",
 )  # fmt: skip
 SECONDS = 240.0  # for an answer
-COLORS = 128  # of a screenshot
+COLORS = 256  # of a screenshot
 _SOME = 65536  # bytes
 
 

@@ -136,7 +136,7 @@ def held(process):
 def test_the_dashboard_of_a_run_that_goes_on(tmp_path):
     if not has_scripts():
         pytest.skip("visdom's page has no scripts here (python .ci/visdom_scripts.py fetches them)")
-    videos = ["monitor.video.every=20", "monitor.video.seconds=4"]
+    videos = ["monitor.video.every=20", "monitor.video.seconds=6"]
     with (
         training(tmp_path, "algorithm.updates=100000", *videos) as (run, url),
         chromium.chromium(tmp_path / "profile") as browser,
@@ -153,8 +153,8 @@ def test_the_dashboard_of_a_run_that_goes_on(tmp_path):
             configuration = page.evaluate(f"{WINDOW.format(title='configuration')}.innerText")
             assert "task: mbrl/SmoothInvertedPendulum-v0" in configuration
             assert "updates: 100000" in configuration
-            # It plays by itself.
-            page.until("document.querySelector('video').currentTime > 0.2")
+            # It plays by itself, and its controls disappear after three seconds.
+            page.until("document.querySelector('video').currentTime > 3.5")
             assert page.evaluate("document.querySelector('video').videoWidth") == 480
             assert page.evaluate(f"{COLORS}(document.querySelector('video'))") > 50
             screenshot(page, "dashboard", tmp_path)
@@ -193,13 +193,13 @@ def offline(tmp_path):
 def test_a_report_opens_from_the_file_system_without_network(offline, tmp_path):
     said = main(
         "--config-file", "configs/inverted_pendulum.yaml", f"output_dir={tmp_path}",
-        "algorithm.updates=15", "evaluation.episodes=1", "monitor.video.final=true",
-        "monitor.video.seconds=3", "-m", "seed=0,1",
+        "algorithm.updates=20", "evaluation.episodes=1", "monitor.video.final=true",
+        "monitor.video.seconds=3", "-m", "seed=0,1,2",
     )  # fmt: skip
     runs = [line.partition("run_dir=")[2] for line in said if "run_dir=" in line]
     (line,) = main("--mode", "report", "--run", *runs)
     report = Path(line.removeprefix("report="))
-    page = offline.page(report.as_uri(), width=1280, height=1280, offline=True)
+    page = offline.page(report.as_uri(), width=1280, height=1015, offline=True)
 
     pictures = page.evaluate("[...document.images].map(i => [i.complete, i.naturalWidth > 0])")
     assert pictures == [[True, True]] * len(pictures)
@@ -211,7 +211,7 @@ def test_a_report_opens_from_the_file_system_without_network(offline, tmp_path):
     assert band > 500
     graph = "[...document.images].find(image => image.alt == 'computation graph')"
     assert page.evaluate(f"{COLORS}({graph})") > 50
-    assert page.evaluate("document.querySelectorAll('video').length") == 2
+    assert page.evaluate("document.querySelectorAll('video').length") == 3
     page.evaluate("document.querySelector('video').play()")
     page.until("document.querySelector('video').currentTime > 0.2")
     assert page.evaluate(f"{COLORS}(document.querySelector('video'))") > 50

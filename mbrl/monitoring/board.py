@@ -63,6 +63,11 @@ class Board:
         for values in zip(*columns.values(), strict=True):
             self.write(dict(zip(columns, values, strict=True)))
 
+    @property
+    def has_rows(self) -> bool:
+        """Whether a row of an update has come."""
+        return bool(self._histories)
+
     def write(self, row: Row) -> None:
         """Take the row of an update."""
         for name, value in row.items():

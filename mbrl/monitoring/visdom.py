@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import sys
 import threading
 import time
 from collections import deque
@@ -22,6 +24,7 @@ _SECONDS_BETWEEN_TAKES = 0.1  # from the queue
 _SECONDS_BETWEEN = 2.0  # refreshments of the dashboard,
 _IDLE_SHARE = 50  # or so many times the processor time of the last one, which training pays for
 _PATIENCE = 30.0  # seconds for a server that is being started, and for the scripts of its page
+_FIRST_ROW = 10.0  # seconds that the first windows wait for it, so that curves are among them
 _FLUSH = 5.0  # seconds for the last refreshment of a run
 
 
@@ -109,7 +112,10 @@ class Visdom(Sink):
         if self._process is not None:
             self._process.end()
             if self._is_announced:
-                again = f"visdom -bind_local -env_path {self._store}{os.sep}"
+                # Where the environment is not activated, the program is still beside its Python.
+                beside = Path(sys.executable).with_name("visdom")
+                command = "visdom" if shutil.which("visdom") else str(beside)
+                again = f"{command} -bind_local -env_path {self._store}{os.sep}"
                 self._say(f"the dashboard has ended with the run; `{again}` shows it again")
 
     def _run(self) -> None:
@@ -117,8 +123,12 @@ class Visdom(Sink):
             client = self._patiently_connected()
             connected, pause = time.monotonic(), 0.0
             while not self._over.is_set():
-                ending = self._ends_within(pause)
-                self._announce(client, ending or time.monotonic() - connected > _PATIENCE)
+                ending, waited = self._ends_within(pause), time.monotonic() - connected
+                self._announce(client, ending or waited > _PATIENCE)
+                if not (ending or waited > _FIRST_ROW or self._board.has_rows):
+                    pause = _SECONDS_BETWEEN_TAKES
+                    self._take()
+                    continue
                 began = time.thread_time()
                 self._refresh(client)
                 if ending:

@@ -17,16 +17,17 @@ _TYPES = {"svg": "image/svg+xml", "png": "image/png", "jpg": "image/jpeg", "mp4"
 # Nothing is to be fetched from anywhere; the browser sees to it.
 _POLICY = "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'"
 _STYLE = """
-body { font: 15px/1.45 system-ui, sans-serif; margin: 2em auto; max-width: 76em; padding: 0 1em;
+body { font: 15px/1.45 system-ui, sans-serif; margin: 2em auto; max-width: 84em; padding: 0 1em;
        color: #1d2430; background: #fff; }
 h1 { font-size: 1.5em; } h2 { font-size: 1.15em; margin: 2em 0 .6em; }
-table { border-collapse: collapse; font-size: .88em; } .wide { overflow-x: auto; }
-th, td { padding: .3em .7em; border-bottom: 1px solid #dfe3e8; text-align: left;
+table { border-collapse: collapse; font-size: .85em; } .wide { overflow-x: auto; }
+th, td { padding: .3em .5em; border-bottom: 1px solid #dfe3e8; text-align: left;
          white-space: nowrap; }
 td.number { text-align: right; font-variant-numeric: tabular-nums; }
 img, video { max-width: 100%; height: auto; }
 figure { display: inline-block; margin: 0 .8em .8em 0; }
-.svg { width: 23em; } figcaption, p.caption { color: #5b6675; font-size: .85em; }
+.svg { width: 23em; } .svg + figcaption { display: none; }
+figcaption, p.caption { color: #5b6675; font-size: .85em; }
 pre { background: #f5f6f8; padding: 1em; overflow-x: auto; font-size: .85em; }
 """
 

@@ -89,12 +89,17 @@ def _parts(groups: Sequence[Group], embedding: Embedding) -> Iterator[str]:
 
 
 def _run_table(runs: Sequence[RunRecord]) -> str:
+    measured = [
+        name
+        for name in _RESULTS
+        if name == "wall_s" or any(run.result(name) is not None for run in runs)
+    ]
     head = [
-        "run", "task", "algorithm", "seed", "state", "updates", "env_steps", _RETURN, *_RESULTS,
+        "run", "task", "algorithm", "seed", "state", "updates", "env_steps", _RETURN, *measured,
     ]  # fmt: skip
     rows = []
     for run in runs:
-        known: dict[str, Any] = {name: run.result(name) for name in _RESULTS}
+        known: dict[str, Any] = {name: run.result(name) for name in measured}
         known["wall_s"] = run.last("wall_s") if run.summary is None else known["wall_s"]
         rows.append(
             [

@@ -268,3 +268,24 @@ def test_a_page_without_scripts_is_one_warning(open_sink, monkeypatch):
     assert open_sink.said == ["visdom: http://127.0.0.1:8097/env/env"]
     (warning,) = open_sink.warnings
     assert warning.startswith("the page at http://127.0.0.1:8097 is empty: its scripts")
+
+
+def test_the_first_windows_wait_for_curves(open_sink):
+    client = Shown()
+    sink = open_sink(lambda options, env: client)
+    sink.tell("configuration", "seed: 0")
+    time.sleep(0.5)
+    assert client.windows == {}
+    sink.write(row(1))
+    eventually(lambda: len(client.windows) == 2)
+    assert list(client.windows) == ["configuration", "loss"]
+    sink.close()
+
+
+def test_but_not_for_ever(open_sink, monkeypatch):
+    monkeypatch.setattr(module, "_FIRST_ROW", 0.3)
+    client = Shown()
+    sink = open_sink(lambda options, env: client)
+    sink.tell("configuration", "seed: 0")
+    eventually(lambda: "configuration" in client.windows)
+    sink.close()
