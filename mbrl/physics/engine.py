@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import ctypes
 import os
 import threading
+import weakref
 from collections.abc import Callable
 
 import mujoco
@@ -107,7 +109,8 @@ class SimulationPool:
     """Many independent copies of one model's world, advanced by pure calls on libmujoco's threads.
 
     Every call writes the whole state it depends on, with a cold-started solver, so results depend
-    on the arguments alone, bit for bit, at any number of threads and in any order of calls.
+    on the arguments alone, bit for bit, at any number of threads and in any order of calls, in
+    processes that were forked as well.
 
     Args:
         model: the model to run; kept, not copied.
@@ -121,6 +124,7 @@ class SimulationPool:
     ):
         self.model, self.spec, self.threads, self.fields = model, spec, threads, fields
         self._capacity = 0
+        _POOLS.add(self)
 
     def advance(self, state: Array, ctrl: Array, substeps: int) -> Array:
         """Return the states [n, nx] after ``substeps`` of ``mj_step`` under constant ``ctrl``.
@@ -218,6 +222,13 @@ class SimulationPool:
         self._time[:n] = 0.0
         return self._ids[:n]
 
+    def abandon(self) -> None:
+        """Begin anew without waiting for the threads of before, which a forked child lacks."""
+        if self._capacity:
+            # The destructor would wait for them: it is never called.
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._batch))
+        self._capacity = 0
+
     def _allocate(self, n: int) -> None:
         # Powers of two: a caller whose batch varies does not reallocate at every call.
         self._capacity = 1 << (n - 1).bit_length()
@@ -273,3 +284,15 @@ class SimulationPool:
 def _some(rows: NDArray[np.generic], most: int = 8) -> str:
     shown = ", ".join(str(int(row)) for row in rows[:most])
     return f"[{shown}{', ...' if len(rows) > most else ''}]"
+
+
+_POOLS: weakref.WeakSet[SimulationPool] = weakref.WeakSet()
+
+
+def _abandon_all() -> None:
+    for pool in _POOLS:
+        pool.abandon()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_abandon_all)

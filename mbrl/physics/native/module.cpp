@@ -16,6 +16,10 @@
 #include <utility>
 #include <vector>
 
+#if defined(__unix__) || defined(__APPLE__)
+#include <unistd.h>
+#endif
+
 #include "control_step.h"
 #include "dense.h"
 #include "plan.h"
@@ -27,6 +31,14 @@ namespace mbrl {
 namespace {
 
 using Array = py::array_t<double, py::array::c_style | py::array::forcecast>;
+
+long process() {
+#if defined(__unix__) || defined(__APPLE__)
+  return getpid();
+#else
+  return 0;  // where processes do not fork
+#endif
+}
 
 struct Job {
   const Plan* plan;
@@ -184,7 +196,7 @@ class Engine {
     plan_.high.assign(high.data(), high.data() + high.size());
   }
 
-  ~Engine() { mjb_deleteBatch(batch_); }
+  ~Engine() { drop(); }
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;
 
@@ -351,8 +363,14 @@ class Engine {
     return static_cast<int>(states.shape(0));
   }
 
+  // A forked child has none of its parent's threads: what waits for them is left alone.
+  void drop() {
+    if (owner_ == process()) mjb_deleteBatch(batch_);
+    batch_ = nullptr;
+  }
+
   void reserve(int rows) {
-    if (batch_ && rows <= static_cast<int>(ids_.size())) return;
+    if (batch_ && owner_ == process() && rows <= static_cast<int>(ids_.size())) return;
     int capacity = 1;
     while (capacity < rows) capacity *= 2;
     mjBatchConfig config;
@@ -361,8 +379,9 @@ class Engine {
     char error[500] = "";
     mjBatch* made = mjb_makeBatch(model_, capacity, &config, error, sizeof error);
     if (!made) throw std::runtime_error(error);
-    mjb_deleteBatch(batch_);
+    drop();
     batch_ = made;
+    owner_ = process();
     storage_.clear();
     sizes_.clear();
     for (const std::string& field : fields_) {
@@ -383,6 +402,7 @@ class Engine {
   std::vector<double*> storage_;
   std::vector<int> sizes_;
   mjBatch* batch_ = nullptr;
+  long owner_ = 0;  // the process that made it
   std::vector<int> ids_;
 };
 
