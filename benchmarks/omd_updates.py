@@ -31,6 +31,7 @@ sys.path.insert(0, str(ROOT))
 from mbrl.algorithms.omd.agents import AGENTS, Settings  # noqa: E402
 from mbrl.algorithms.omd.sac_agents import SAC_AGENTS, SACSettings  # noqa: E402
 from mbrl.data import Batch  # noqa: E402
+from mbrl.nn import threads_to_passes  # noqa: E402
 from tests.algorithms.omd.reference import TINY, Reference  # noqa: E402
 from tests.algorithms.omd.sac_reference import TINY as SAC_TINY  # noqa: E402
 from tests.algorithms.omd.sac_reference import SACReference  # noqa: E402
@@ -76,7 +77,12 @@ def cart_pole(kind: str, options: argparse.Namespace) -> Contest:
     def stacked(seeds: int) -> Callable[[], object]:
         agent = made(AGENTS, kind, settings, seeds)
         batch = batch_of(seeds, 4, actions, dtype)
-        return lambda: agent.update(lambda: batch)
+
+        def update() -> None:
+            with threads_to_passes():  # as a run has it
+                agent.update(lambda: batch)
+
+        return update
 
     reference = Reference(made(AGENTS, kind, settings, 1), 0, settings)
     batch = row(batch_of(1, 4, actions, dtype))

@@ -11,6 +11,7 @@ from mbrl.nn.folding import FoldedMLP
 from mbrl.nn.gaussian import GaussianMLP, GaussianPolicy, OpenLoop
 from mbrl.nn.mlp import MLP
 from mbrl.nn.mlp_dynamics import MLPDynamics
+from mbrl.nn.native_passes import threads_to_passes
 from mbrl.nn.normalizer import RunningNormalizer
 from mbrl.nn.policy import DeterministicMLP, Policy, act
 from mbrl.nn.quantized import QuantizedMLP, is_quantizable
@@ -59,5 +60,6 @@ __all__ = [
     "saturated",
     "saturation",
     "soft_lower_bound",
+    "threads_to_passes",
     "unit_quaternions",
 ]

@@ -47,6 +47,11 @@ class FlatMLP:
         self._native = NativePasses(stack) if NativePasses.suit(stack) else None
         self.size = copies * stack.each
 
+    @property
+    def is_native(self) -> bool:
+        """Whether it is evaluated by native code."""
+        return self._native is not None
+
     def parameters(self, flat: Tensor) -> Parameters:
         """Return views of a matrix [S, P]."""
         return Parameters(flat, self._stack)

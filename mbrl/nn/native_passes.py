@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from types import ModuleType
 from typing import Any
 
@@ -80,9 +82,37 @@ class NativePasses:
         return torch.from_numpy(found).mT
 
 
-def _threads() -> int:
-    """At most so many threads share the seeds: as many as torch takes."""
-    return torch.get_num_threads()
+class _Threads:
+    """At most how many share the seeds: as many as torch takes, or had before it left them."""
+
+    def __init__(self) -> None:
+        self._left: int | None = None
+
+    def __call__(self) -> int:
+        return self._left or torch.get_num_threads()
+
+    @contextmanager
+    def leave(self) -> Iterator[None]:
+        before, threads = self._left, torch.get_num_threads()
+        self._left = self()
+        torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
+            self._left = before
+
+
+_threads = _Threads()
+
+
+def threads_to_passes() -> AbstractContextManager[None]:
+    """Torch's operations take one thread meanwhile, native passes those that torch had.
+
+    Where both alternate in a tenth of a millisecond, a thread of either that looks for more to do
+    keeps those of the other from working.
+    """
+    return _threads.leave()
 
 
 def _array(tensor: Tensor) -> Any:

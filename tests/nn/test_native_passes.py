@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from mbrl.nn import FlatMLP, native_passes
-from mbrl.nn.native_passes import NativePasses
+from mbrl.nn.native_passes import NativePasses, threads_to_passes
 from mbrl.nn.stacked_layers import TorchPasses
 
 VARIANTS = native_passes._NATIVE.VARIANTS if native_passes._NATIVE else []
@@ -163,6 +163,20 @@ def test_threads_of_python_may_ask_at_once(threads):
             found = list(pool.map(lambda case: case.native(None), cases))
             for one, other in zip(found, expected, strict=True):
                 assert all(map(torch.equal, one, other))
+
+
+def test_torch_leaves_its_threads_to_passes(threads):
+    threads(3)
+    with threads_to_passes():
+        with threads_to_passes():
+            assert (torch.get_num_threads(), native_passes._threads()) == (1, 3)
+        assert (torch.get_num_threads(), native_passes._threads()) == (1, 3)
+    assert torch.get_num_threads() == 3
+    threads(2)
+    assert native_passes._threads() == 2
+    with pytest.raises(KeyError), threads_to_passes():
+        raise KeyError
+    assert (torch.get_num_threads(), native_passes._threads()) == (2, 2)
 
 
 @needs_native

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Literal
 
 import numpy as np
@@ -15,6 +16,7 @@ from mbrl.algorithms.omd.seeds import Seeds, uniform
 from mbrl.algorithms.omd.seedwise import Precision, Schedule, SeedwiseRun
 from mbrl.data import distinct_indices
 from mbrl.errors import ArgumentError
+from mbrl.nn import threads_to_passes
 from mbrl.planning.checks import check_counts, check_not_negative, check_positive, check_shares
 
 _CHUNK = 1000  # steps; they take a fraction of a second
@@ -179,6 +181,12 @@ class DiscreteOMD(SeedwiseRun):
         )
         super().__init__(setting, own, learner, schedule, action_size=1)
         self._learner, self._epsilon = learner, epsilon
+
+    def update(self) -> dict[str, float]:
+        """See :meth:`SeedwiseRun.update`."""
+        small = self._learner.q.network.is_native and self._learner.model.is_native
+        with threads_to_passes() if small else nullcontext():
+            return super().update()
 
     def _drawn(self, steps: int) -> Tensor:
         return uniform(self._seeds.learning, steps)

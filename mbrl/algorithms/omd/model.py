@@ -54,6 +54,11 @@ class Model:
         self._state = FlatMLP(observation_size + actions, outputs, hidden=hidden)
         self._reward = FlatMLP(observation_size + actions, 1, hidden=hidden)
 
+    @property
+    def is_native(self) -> bool:
+        """Whether it is evaluated by native code."""
+        return self._state.is_native and self._reward.is_native
+
     def parameters(self, flat: Tensor) -> ModelParameters:
         """Return views of a matrix [S, P]."""
         state, reward = flat.split([self._state.size, self._reward.size], 1)

@@ -1,6 +1,9 @@
 #include "crew.h"
 
+#include <atomic>
+#include <chrono>
 #include <condition_variable>
+#include <cstdint>
 #include <mutex>
 #include <system_error>
 #include <thread>
@@ -12,6 +15,8 @@
 namespace mbrl {
 namespace {
 
+constexpr int kMostParts = 1 << 16;
+
 long process() {
 #if defined(__unix__) || defined(__APPLE__)
   return getpid();
@@ -20,43 +25,72 @@ long process() {
 #endif
 }
 
-// Workers wait for the next loop's number; each takes the part that is its own.
+// To wake a thread that sleeps takes as long as a small pass: whoever waits looks for so long first.
+constexpr auto kLook = std::chrono::microseconds(150);
+constexpr int kPauses = 32;  // between looks at the clock
+
+void pause() {
+#if defined(__x86_64__) || defined(__i386__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+// Whether ``done`` comes true while it is looked at.
+template <class F>
+bool seen_soon(F done) {
+  const auto end = std::chrono::steady_clock::now() + kLook;
+  do {
+    for (int i = 0; i < kPauses; i++) {
+      if (done()) return true;
+      pause();
+    }
+  } while (std::chrono::steady_clock::now() < end);
+  return false;
+}
+
+// Workers wait for the next call; each takes the part that is its own.
 class Crew {
  public:
   // False where there are not enough threads to be had.
   bool run(int parts, const std::function<void(int)>& work) {
     try {
       for (; hired_ < parts - 1; hired_++) {
-        std::thread(&Crew::serve, this, hired_ + 1, loop_).detach();
+        std::thread(&Crew::serve, this, hired_ + 1, call_.load()).detach();
       }
     } catch (const std::system_error&) {
       return false;
     }
+    work_ = &work;
+    left_ = parts - 1;
     {
       const std::lock_guard<std::mutex> lock(mutex_);
-      work_ = &work;
-      parts_ = parts;
-      left_ = parts - 1;
-      loop_++;
+      call_ = (call_ / kMostParts + 1) * kMostParts + parts;
     }
     begin_.notify_all();
     work(0);
-    std::unique_lock<std::mutex> lock(mutex_);
-    end_.wait(lock, [&] { return left_ == 0; });
+    const auto all_done = [&] { return left_ == 0; };
+    if (!seen_soon(all_done)) {
+      std::unique_lock<std::mutex> lock(mutex_);
+      end_.wait(lock, all_done);
+    }
     return true;
   }
 
  private:
-  void serve(int part, unsigned long seen) {
-    std::unique_lock<std::mutex> lock(mutex_);
+  void serve(int part, std::uint64_t seen) {
+    const auto called = [&] { return call_ != seen; };
     for (;;) {
-      begin_.wait(lock, [&] { return loop_ != seen; });
-      seen = loop_;
-      if (part >= parts_) continue;
-      const std::function<void(int)>& work = *work_;
-      lock.unlock();
-      work(part);
-      lock.lock();
+      if (!seen_soon(called)) {
+        std::unique_lock<std::mutex> lock(mutex_);
+        begin_.wait(lock, called);
+      }
+      seen = call_;
+      // Whoever has no part in a call may be late for it, and must not look at anything else.
+      if (part >= static_cast<int>(seen % kMostParts)) continue;
+      (*work_)(part);
+      const std::lock_guard<std::mutex> lock(mutex_);
       if (--left_ == 0) end_.notify_one();
     }
   }
@@ -64,8 +98,9 @@ class Crew {
   std::mutex mutex_;
   std::condition_variable begin_, end_;
   const std::function<void(int)>* work_ = nullptr;
-  int parts_ = 0, left_ = 0, hired_ = 0;
-  unsigned long loop_ = 0;
+  std::atomic<std::uint64_t> call_{0};  // its number and, in one word with it, its parts
+  std::atomic<int> left_{0};
+  int hired_ = 0;
 };
 
 }  // namespace
@@ -77,7 +112,7 @@ void share(int parts, const std::function<void(int)>& work) {
   static Crew* crew = nullptr;
   static long owner = -1;
   std::unique_lock<std::mutex> turn(one_at_a_time, std::try_to_lock);
-  if (parts > 1 && turn.owns_lock()) {
+  if (parts > 1 && parts < kMostParts && turn.owns_lock()) {
     if (owner != process()) {
       crew = new Crew;
       owner = process();

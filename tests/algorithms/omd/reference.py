@@ -66,7 +66,8 @@ class Reference:
 
     def predict(self, batch, noise):
         index = batch.action[:, 0].long()
-        value = torch.cat([batch.observation, torch.eye(2, dtype=batch.observation.dtype)[index]], -1)
+        one_hot = torch.eye(2, dtype=batch.observation.dtype)[index]
+        value = torch.cat([batch.observation, one_hot], -1)
         output, reward = run(self.state[0], value), run(self.reward[0], value)[:, 0]
         if not self.s.probabilistic:
             return output, reward, output, None
