@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import importlib
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -178,6 +179,9 @@ def joined() -> Iterator[Ranks]:
     elif group.is_initialized():
         yield TorchRanks()
     else:
+        # What is imported later binds the group as a default argument and keeps its threads alive;
+        # one of them may then want a lock of Python's that is gone, and abort the process.
+        importlib.import_module("torch.distributed.nn.functional")
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         with _lost():
             group.init_process_group(backend, timeout=_PATIENCE)

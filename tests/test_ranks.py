@@ -278,9 +278,9 @@ checkpoint: {every: 5}
 """
 
 
-def torchrun(*arguments, processes=2):
+def torchrun(*arguments, program="main.py", processes=2):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc-per-node", str(processes), "main.py", *map(str, arguments)]
+    command += ["--nproc-per-node", str(processes), str(program), *map(str, arguments)]
     return subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
@@ -335,6 +335,26 @@ def test_a_lost_rank_stops_the_others_and_one_process_goes_on(tmp_path):
         assert [float(row[name]) for row in found] == pytest.approx(
             [float(row[name]) for row in expected], rel=1e-9
         )
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="threads cannot be counted here")
+def test_no_thread_of_the_group_is_left_to_meet_the_end_of_python(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text("""
+import os, sys
+import torch
+from mbrl.ranks import joined
+
+with joined() as ranks:
+    during = len(os.listdir("/proc/self/task"))
+    optimizer = torch.optim.Adam([torch.ones(1, requires_grad=True)])  # imports more of torch
+    ranks.any(False)
+after = len(os.listdir("/proc/self/task"))
+sys.stdout.write(f"{ranks.rank}: {during > 3} {after}\\n")
+""")
+    process = torchrun(program=script)
+    said = sorted(process.communicate(timeout=60)[0].splitlines())
+    assert said == ["0: True 1", "1: True 1"]
 
 
 def test_a_signal_stops_all_ranks_after_a_checkpoint(tmp_path):

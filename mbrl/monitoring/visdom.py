@@ -22,7 +22,7 @@ from mbrl.types import Array, Diagnostics
 _MOST_WAITING = 1000  # of what the server has not been told yet; the oldest gives way
 _SECONDS_BETWEEN_TAKES = 0.1  # from the queue
 _SECONDS_BETWEEN = 2.0  # refreshments of the dashboard,
-_IDLE_SHARE = 50  # or so many times the processor time of the last one, which training pays for
+_IDLE_SHARE = 150  # or so many times the processor time of the last one, which training pays for
 _PATIENCE = 30.0  # seconds for a server that is being started, and for the scripts of its page
 _FIRST_ROW = 10.0  # seconds that the first windows wait for it, so that curves are among them
 _FLUSH = 5.0  # seconds for the last refreshment of a run
