@@ -334,13 +334,13 @@ def _composed(options: argparse.Namespace, job: Callable[[Config], _Done]) -> in
 
 
 def _show_sweep(run_dirs: Sequence[Path]) -> None:
-    """Print what the runs of a sweep have come to, and write it to <output_dir>/sweeps."""
+    """Print what the runs of a sweep have come to, and write it to <output_dir>/sweep_*.csv."""
     if not run_dirs or not is_first():
         return
     rows = sweep_rows(run_dirs)
     runs = run_dirs[0].parent
-    folder, stem = runs.parent / "sweeps", f"{runs.name}_{time.strftime('%Y-%m-%d_%H-%M-%S')}"
-    folder.mkdir(exist_ok=True)
+    # Not in a folder: <output_dir>/*/* are runs, and nothing else.
+    folder, stem = runs.parent, f"sweep_{runs.name}_{time.strftime('%Y-%m-%d_%H-%M-%S')}"
     earlier = len(list(folder.glob(f"{stem}*.csv")))  # of the same second
     path = folder / (f"{stem}-{earlier + 1}.csv" if earlier else f"{stem}.csv")
     with whole(path) as file:

@@ -25,6 +25,8 @@ def test_a_sweep_ends_with_a_table(capfd, file, tmp_path, launcher):
     assert "horizon=3" in first
     assert "horizon=4" in second
     path = Path(last.removeprefix("sweep="))
+    # The README has all runs reported as outputs/*/*: the table is not among them.
+    assert sorted((tmp_path / "outputs").glob("*/*")) == runs(tmp_path)
     with path.open() as lines:
         table = list(csv.DictReader(lines))
     assert [row["runs"] for row in table] == ["2", "2"]
