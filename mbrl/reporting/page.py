@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import numpy as np
 
 from mbrl.errors import MbrlError, StorageError, one_line
 from mbrl.graph import draw, parse
@@ -131,12 +132,18 @@ def _group_table(groups: Sequence[Group]) -> str:
 def _curves(groups: Sequence[Group]) -> Iterator[str]:
     for x, label in _CLOCKS.items():
         yield _chart(groups, _RETURN, x, label)
-    columns = dict.fromkeys(
-        column for group in groups for run in group.runs for column in run.metrics
-    )
-    for column in columns:
+    runs = [run for group in groups for run in group.runs]
+    still = {}
+    for column in dict.fromkeys(column for run in runs for column in run.metrics):
         if column != _RETURN and column not in _CLOCKS:
-            yield _chart(groups, column, "update", "update")
+            found = [run.metrics[column] for run in runs if column in run.metrics]
+            values = np.unique(np.concatenate(found))
+            if len(values) == 1 and max(map(len, found)) > 1:
+                still[column] = values[0]
+            else:
+                yield _chart(groups, column, "update", "update")
+    if still:
+        yield caption("the same all the time: " + ", ".join(f"{n} {v:g}" for n, v in still.items()))
 
 
 def _chart(groups: Sequence[Group], column: str, x: str, x_label: str) -> str:

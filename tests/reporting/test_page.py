@@ -131,6 +131,18 @@ def test_runs_share_their_curves(finished, tmp_path):
     assert named == [{"made", "other"}] * 3 + [{"other"}]
 
 
+def test_what_never_changes_is_said_not_drawn(tmp_path):
+    steady = {"horizon": [80.0, 80.0], "loss": [3.0, 4.0], "batch": [4.0, 4.0]}
+    one = folder(tmp_path / "one", {**curves([1.0, 2.0]), **steady})
+    two = folder(tmp_path / "two", {**curves([1.0, 2.0]), **steady, "batch": [8.0, 8.0]}, name="b")
+    page = Page(write_report([one, two]))
+    drawn = "".join(svg.decode() for svg in page.media("image/svg+xml"))
+    assert ">loss</text>" in drawn
+    assert ">batch</text>" in drawn  # not the same for both
+    assert ">horizon</text>" not in drawn
+    assert "the same all the time: horizon 80" in page.texts
+
+
 def test_media_are_part_of_the_page(finished):
     page = Page(write_report([finished]))
     assert page.media("video/mp4") == [b"moving"]
