@@ -183,7 +183,11 @@ class DiscreteOMD(SeedwiseRun):
         self._learner, self._epsilon = learner, epsilon
 
     def update(self) -> dict[str, float]:
-        """See :meth:`SeedwiseRun.update`."""
+        """Let every environment take ``steps`` steps, learn after each, and evaluate.
+
+        Raises:
+            DivergenceError: if parameters are no longer finite.
+        """
         small = self._learner.q.network.is_native and self._learner.model.is_native
         with threads_to_passes() if small else nullcontext():
             return super().update()
