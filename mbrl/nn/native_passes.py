@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mbrl.cores import usable_cores
 from mbrl.nn.stacked_layers import Parameters, Stack, Tape
 
 # Up to which width of a layer this is faster than torch: ten seeds of two networks with two hidden
@@ -94,7 +95,7 @@ class _Threads:
     @contextmanager
     def leave(self) -> Iterator[None]:
         before, threads = self._left, torch.get_num_threads()
-        self._left = self()
+        self._left = min(self(), usable_cores())  # more of them would only wait for one another
         torch.set_num_threads(1)
         try:
             yield

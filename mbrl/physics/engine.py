@@ -14,6 +14,7 @@ import numpy as np
 from mujoco.batch import Batch, SimulationError
 from numpy.typing import NDArray
 
+from mbrl.cores import usable_cores
 from mbrl.errors import ArgumentError, DivergenceError, ModelError
 from mbrl.physics.state import StateSpec
 from mbrl.types import Array
@@ -58,13 +59,8 @@ def thread_count(threads: int | None) -> int:
     Processes that ``torchrun`` started on a host share its cores.
     """
     if threads is None:
-        cores = (
-            len(os.sched_getaffinity(0))
-            if hasattr(os, "sched_getaffinity")
-            else os.cpu_count() or 1
-        )
         sharing = os.environ.get("LOCAL_WORLD_SIZE", "1")
-        return max(1, cores // (int(sharing) if sharing.isdecimal() else 1))
+        return max(1, usable_cores() // (int(sharing) if sharing.isdecimal() else 1))
     if isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= 1024:
         raise ArgumentError(
             f"threads must be an integer from 1 to 1024 or None (all cores), got {threads!r}"

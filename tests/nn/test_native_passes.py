@@ -165,7 +165,8 @@ def test_threads_of_python_may_ask_at_once(threads):
                 assert all(map(torch.equal, one, other))
 
 
-def test_torch_leaves_its_threads_to_passes(threads):
+def test_torch_leaves_its_threads_to_passes(threads, monkeypatch):
+    monkeypatch.setattr(native_passes, "usable_cores", lambda: 8)
     threads(3)
     with threads_to_passes():
         with threads_to_passes():
@@ -177,6 +178,9 @@ def test_torch_leaves_its_threads_to_passes(threads):
     with pytest.raises(KeyError), threads_to_passes():
         raise KeyError
     assert (torch.get_num_threads(), native_passes._threads()) == (2, 2)
+    monkeypatch.setattr(native_passes, "usable_cores", lambda: 1)
+    with threads_to_passes():
+        assert native_passes._threads() == 1
 
 
 @needs_native
