@@ -33,7 +33,7 @@ def train_bound(arguments):
 def seconds_of(ranks, options, overrides):
     """Return the seconds of an update."""
     with tempfile.TemporaryDirectory() as folder:
-        subprocess.run(
+        done = subprocess.run(
             [
                 sys.executable, "-m", "torch.distributed.run", "--standalone",
                 "--nproc-per-node", str(ranks), __file__, BOUND,
@@ -41,9 +41,11 @@ def seconds_of(ranks, options, overrides):
                 f"algorithm.updates={options.updates}", "evaluation.episodes=1",
                 "threads=1", "torch_threads=1", f"output_dir={folder}", "name=timed",
             ],
-            cwd=ROOT, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            cwd=ROOT, check=False, capture_output=True, text=True,
             env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
         )  # fmt: skip
+        if done.returncode:
+            raise SystemExit(done.stderr)
         (table,) = Path(folder).glob("timed/*/metrics.csv")
         with table.open() as lines:
             clock = [float(row["wall_s"]) for row in csv.DictReader(lines)]
@@ -60,6 +62,11 @@ def main():
     parser.add_argument("--updates", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=3)
     options, overrides = parser.parse_known_args()
+    cores = len(os.sched_getaffinity(0))
+    if not 1 <= options.ranks <= cores:
+        parser.error(f"--ranks must be at most the number of cores, {cores}, got {options.ranks}")
+    if options.updates < 2:
+        parser.error(f"--updates must be at least 2, got {options.updates}")
     overrides = overrides or ["algorithm.batch=256"]
     ratios = []
     for _ in range(options.repeats):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import gc
 import importlib
 import os
 import re
@@ -188,6 +189,7 @@ def joined() -> Iterator[Ranks]:
         try:
             yield TorchRanks()
         finally:
+            gc.collect()  # errors that were handled may still hold it, each by the other
             group.destroy_process_group()
 
 

@@ -15,7 +15,7 @@ from mbrl.finished_runs import made_algorithm
 from tests.markdown import ROOT, Page, commands
 
 PAGES = [Page(ROOT / "README.md"), *map(Page, sorted((ROOT / "docs").glob("*.md")))]
-INLINE = re.compile(r"`((?:\./run\.sh|python|torchrun) [^`]*)`")
+INLINE = re.compile(r"`((?:\w+=\S+\s+)*(?:\./run\.sh|python|torchrun)\s[^`]*)`")
 STANDS_FOR = {"FILE": "configs/inverted_pendulum.yaml", "seed=S": "seed=0"}
 
 
@@ -32,6 +32,7 @@ RUNS = [
     for name, words in ALL
     if "--config-file" in words and {"main.py", "./run.sh"} & {*words} and "--import" not in words
 ]
+MODES = ("train", "graph", "check", "eval", "record", "report", "landscape", "...")
 BENCHMARKS = [(n, w) for n, w in ALL if any(word.startswith("benchmarks/") for word in w)]
 
 
@@ -43,7 +44,11 @@ def named(value):
 def test_configurations_and_options_are_known(page, words, monkeypatch):
     monkeypatch.chdir(ROOT)
     file = words[words.index("--config-file") + 1]
-    overrides = [word for word in words if "=" in word and not word.startswith("hydra")]
+    rest = words[next(i for i, word in enumerate(words) if word in ("main.py", "./run.sh")) + 1 :]
+    overrides = [word for word in rest if "=" in word and not word.startswith(("hydra.", "hydra/"))]
+    options = [word for word in rest if word.startswith("-")]
+    assert {*options} <= {"--config-file", "--mode", "--run", "--resume", "-m"}
+    assert "--mode" not in options or rest[rest.index("--mode") + 1] in MODES
     if "-m" in words:  # of a sweep the first run is looked at
         overrides = [w if "{" in w else w.partition(",")[0] for w in overrides]
     config = mbrl.load_config(
@@ -58,4 +63,11 @@ def test_options_of_benchmarks_exist(page, words):
     (program,) = [word for word in words if word.startswith("benchmarks/")]
     source = (ROOT / program).read_text()
     for word in words:
-        assert not word.startswith("--") or f'"{word}"' in source, word
+        assert not word.startswith("--") or f'add_argument("{word}"' in source, word
+
+
+def test_commands_are_found():
+    assert len(RUNS) >= 35
+    programs = {word for _, words in BENCHMARKS for word in words}
+    named = {name for page in PAGES for name in re.findall(r"benchmarks/\w+\.py", page.text)}
+    assert named <= programs

@@ -124,11 +124,11 @@ class Visdom(Sink):
             connected, pause = time.monotonic(), 0.0
             while not self._over.is_set():
                 ending, waited = self._ends_within(pause), time.monotonic() - connected
-                self._announce(client, ending or waited > _PATIENCE)
                 if not (ending or waited > _FIRST_ROW or self._board.has_rows):
                     pause = _SECONDS_BETWEEN_TAKES
                     self._take()
                     continue
+                self._announce(client, ending or waited > _PATIENCE)
                 began = time.thread_time()
                 self._refresh(client)
                 if ending:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from types import ModuleType
@@ -83,19 +84,20 @@ class NativePasses:
         return torch.from_numpy(found).mT
 
 
-class _Threads:
+class _Threads(threading.local):
     """At most how many share the seeds: as many as torch takes, or had before it left them."""
 
     def __init__(self) -> None:
         self._left: int | None = None
 
     def __call__(self) -> int:
-        return self._left or torch.get_num_threads()
+        # More of them than cores would only wait for one another.
+        return min(self._left or torch.get_num_threads(), usable_cores())
 
     @contextmanager
     def leave(self) -> Iterator[None]:
         before, threads = self._left, torch.get_num_threads()
-        self._left = min(self(), usable_cores())  # more of them would only wait for one another
+        self._left = before or threads
         torch.set_num_threads(1)
         try:
             yield
@@ -111,7 +113,8 @@ def threads_to_passes() -> AbstractContextManager[None]:
     """Torch's operations take one thread meanwhile, native passes those that torch had.
 
     Where both alternate in a tenth of a millisecond, a thread of either that looks for more to do
-    keeps those of the other from working.
+    keeps those of the other from working. Passes, of this thread of Python's; torch's number is
+    that of the process.
     """
     return _threads.leave()
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import copy
 import ctypes
 import os
-import threading
-import weakref
 from collections.abc import Callable
+from typing import Any
 
 import mujoco
 import numpy as np
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 
 from mbrl.cores import usable_cores
 from mbrl.errors import ArgumentError, DivergenceError, ModelError
+from mbrl.physics.forks import ForkedLock, renew_in_children
 from mbrl.physics.state import StateSpec
 from mbrl.types import Array
 
@@ -72,9 +72,11 @@ class _Silence:
     """MuJoCo's log settings, which are global: the first to enter saves them, the last restores."""
 
     def __init__(self) -> None:
-        self._lock, self._depth, self._before = threading.Lock(), 0, None
+        self._lock, self._depth = ForkedLock(), 0
+        self._before: mujoco.MjLogConfig | None = None  # while somebody is inside
         self._silent = mujoco.MjLogConfig.get()
         self._silent.logto_console = self._silent.logto_file = False
+        renew_in_children(self)
 
     def __enter__(self) -> None:
         with self._lock:
@@ -85,9 +87,16 @@ class _Silence:
 
     def __exit__(self, *_: object) -> None:
         with self._lock:
-            self._depth -= 1
-            if self._depth == 0:
+            self._depth = max(0, self._depth - 1)  # a fork in between may have made it zero
+            if self._depth == 0 and self._before is not None:
                 mujoco.MjLogConfig.set(self._before)
+                self._before = None
+
+    def renew(self) -> None:
+        """Restore the settings: whoever was inside is gone."""
+        if self._before is not None:
+            mujoco.MjLogConfig.set(self._before)
+            self._depth, self._before = 0, None
 
 
 _SILENCE = _Silence()
@@ -120,7 +129,8 @@ class SimulationPool:
     ):
         self.model, self.spec, self.threads, self.fields = model, spec, threads, fields
         self._capacity = 0
-        _POOLS.add(self)
+        self._batch: Any = None
+        renew_in_children(self)
 
     def advance(self, state: Array, ctrl: Array, substeps: int) -> Array:
         """Return the states [n, nx] after ``substeps`` of ``mj_step`` under constant ``ctrl``.
@@ -218,23 +228,28 @@ class SimulationPool:
         self._time[:n] = 0.0
         return self._ids[:n]
 
-    def abandon(self) -> None:
-        """Begin anew without waiting for the threads of before, which a forked child lacks."""
-        if self._capacity:
+    def renew(self) -> None:
+        """Begin anew without waiting for the threads of before."""
+        if self._batch is not None:
             # The destructor would wait for them: it is never called.
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._batch))
-        self._capacity = 0
+        self._capacity, self._batch = 0, None
 
     def _allocate(self, n: int) -> None:
         # Powers of two: a caller whose batch varies does not reallocate at every call.
-        self._capacity = 1 << (n - 1).bit_length()
-        batch = Batch(self.model, self._capacity, self.threads)
-        self._batch = batch
-        self._ids = np.arange(self._capacity, dtype=np.int32)
+        capacity = 1 << (n - 1).bit_length()
+        self._capacity = 0  # until all is there
+        batch = self._batch = Batch(self.model, capacity, self.threads)
+        self._ids = np.arange(capacity, dtype=np.int32)
         # A row begins with the time, then [qpos, qvel, act] (the order of mj_getState).
         self._time, self._x = batch.state[:, 0], batch.state[:, 1 : 1 + self.spec.nx]
         self._ctrl, self._warmstart = batch.bind("ctrl"), batch.bind("qacc_warmstart")
         self._outputs = {name: batch.bind(name) for name in self.fields}
+        self._extend(batch, capacity)
+        self._capacity = capacity
+
+    def _extend(self, batch: Batch, capacity: int) -> None:
+        """Get from a new batch what else is wanted of it."""
 
     def _run(self, ids: NDArray[np.int32], call: Callable[[], None]) -> Array:
         """Return the states [n, nx] that a call of the engine leaves."""
@@ -280,15 +295,3 @@ class SimulationPool:
 def _some(rows: NDArray[np.generic], most: int = 8) -> str:
     shown = ", ".join(str(int(row)) for row in rows[:most])
     return f"[{shown}{', ...' if len(rows) > most else ''}]"
-
-
-_POOLS: weakref.WeakSet[SimulationPool] = weakref.WeakSet()
-
-
-def _abandon_all() -> None:
-    for pool in _POOLS:
-        pool.abandon()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_abandon_all)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
 from typing import Protocol
 
 import mujoco
 import numpy as np
+from mujoco.batch import Batch
 
 from mbrl.errors import ArgumentError, DivergenceError
 from mbrl.physics.differences import ManifoldDifference
 from mbrl.physics.engine import SimulationPool, quiet
+from mbrl.physics.forks import ForkedLock
 from mbrl.physics.implicit import DEFAULT_EPS, fallen
 from mbrl.physics.linearization import check_eps, converged
 from mbrl.physics.native_engine import make_engine
@@ -71,7 +72,7 @@ class ParametricSimulator:
             raise ArgumentError("parameters are those of another model than the simulator's")
         self.simulator, self.parameters, self.spec = simulator, parameters, simulator.spec
         self._pool = ParameterPool(simulator.model, self.spec, simulator.threads, parameters)
-        self._lock = threading.RLock()
+        self._lock = ForkedLock()
         self._differences = ParametricDifference(simulator, parameters)
         self._implicit = (
             ParametricImplicit(simulator, parameters, self._differences.jacobian)
@@ -310,10 +311,8 @@ class ParameterPool(SimulationPool):
             self._run(self._ids[:n], lambda: self._batch.set_const(changed))
             self._derived[changed] = values[changed]
 
-    def _allocate(self, n: int) -> None:
-        super()._allocate(n)
+    def _extend(self, batch: Batch, capacity: int) -> None:
         self._fields = [
-            self._batch.expand(target.field).reshape(self._capacity, -1)
-            for target in self._parameters.targets
+            batch.expand(target.field).reshape(capacity, -1) for target in self._parameters.targets
         ]
-        self._derived = np.full((self._capacity, len(self._parameters.deriving)), np.nan)
+        self._derived = np.full((capacity, len(self._parameters.deriving)), np.nan)

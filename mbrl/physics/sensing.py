@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import threading
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from mbrl.errors import DivergenceError
 from mbrl.physics.differences import ManifoldDifference
 from mbrl.physics.engine import SimulationPool, quiet
+from mbrl.physics.forks import ForkedLock
 from mbrl.physics.linearization import converged
 from mbrl.physics.native_engine import make_engine
 from mbrl.physics.sensors import SensorDifference
@@ -133,7 +133,7 @@ class Sensing:
             SensorDifference(converged(model), spec, 1, threads) if self._dynamic else None
         )
         # The buffers are shared by all calls: one Python thread at a time.
-        self._lock = threading.RLock()
+        self._lock = ForkedLock()
 
     def values(self, state: Array, ctrl: Array) -> Array:
         """Measure at states [B, nx] under controls [B, nu].

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 import time
 
+from mbrl.physics.forks import ForkedLock
 
-class TimedLock:
+
+class TimedLock(ForkedLock):
     """A reentrant lock, as a context manager.
 
     Attributes:
@@ -14,11 +15,11 @@ class TimedLock:
     """
 
     def __init__(self) -> None:
-        self.seconds = 0.0
-        self._lock, self._depth, self._since = threading.RLock(), 0, 0.0
+        super().__init__()
+        self.seconds, self._depth, self._since = 0.0, 0, 0.0
 
     def __enter__(self) -> None:
-        self._lock.acquire()
+        super().__enter__()
         if not self._depth:
             self._since = time.perf_counter()
         self._depth += 1
@@ -27,4 +28,11 @@ class TimedLock:
         self._depth -= 1
         if not self._depth:
             self.seconds += time.perf_counter() - self._since
-        self._lock.release()
+        super().__exit__()
+
+    def renew(self) -> None:
+        """See :meth:`ForkedLock.renew`."""
+        before = self._lock
+        super().renew()
+        if self._lock is not before:
+            self._depth = 0

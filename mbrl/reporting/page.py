@@ -138,7 +138,10 @@ def _curves(groups: Sequence[Group]) -> Iterator[str]:
         if column != _RETURN and column not in _CLOCKS:
             found = [run.metrics[column] for run in runs if column in run.metrics]
             values = np.unique(np.concatenate(found))
-            if len(values) == 1 and max(map(len, found)) > 1:
+            of_all = len(found) == sum(bool(run.metrics) for run in runs)
+            if not np.isfinite(values).any():
+                continue
+            if len(values) == 1 and of_all and max(map(len, found)) > 1:
                 still[column] = values[0]
             else:
                 yield _chart(groups, column, "update", "update")

@@ -178,7 +178,14 @@ def test_torch_leaves_its_threads_to_passes(threads, monkeypatch):
     with pytest.raises(KeyError), threads_to_passes():
         raise KeyError
     assert (torch.get_num_threads(), native_passes._threads()) == (2, 2)
+    with ThreadPoolExecutor(1) as pool, threads_to_passes():
+        assert native_passes._threads() == 2
+        threads(3)
+        assert (
+            pool.submit(native_passes._threads).result() == 3
+        )  # left by another thread of Python's
     monkeypatch.setattr(native_passes, "usable_cores", lambda: 1)
+    assert native_passes._threads() == 1
     with threads_to_passes():
         assert native_passes._threads() == 1
 

@@ -7,7 +7,8 @@ import sys
 import pytest
 
 SCRIPT = """
-import multiprocessing, os, sys
+import multiprocessing, os, signal, sys, threading
+import mujoco
 import numpy as np
 import mbrl
 
@@ -40,6 +41,34 @@ if os.fork() == 0:
     simulator.step(state, ctrl)
     sys.exit(0)  # with all destructors
 print("destroyed:", os.wait()[1] == 0)
+
+# While another thread is in the middle of a step.
+rest = threading.Event()
+many = np.tile(state, (1000, 1)), np.tile(ctrl, (1000, 1))
+
+
+def keep_busy():
+    while not rest.is_set():
+        simulator.step(*many)
+
+
+def is_silent():
+    return not mujoco.MjLogConfig.get().logto_console
+
+
+busy = threading.Thread(target=keep_busy)
+busy.start()
+ended = []
+for _ in range(5):
+    if os.fork() == 0:
+        signal.alarm(20)
+        after = found()
+        same = all(a.tobytes() == b.tobytes() for a, b in zip(before, after, strict=True))
+        os._exit(0 if same and not is_silent() else 3)
+    ended.append(os.wait()[1])
+rest.set()
+busy.join()
+print("beside a thread:", ended)
 """
 
 
@@ -52,6 +81,9 @@ def test_a_forked_child_computes_what_its_parent_does():
         timeout=60,
         check=False,
     )
-    assert done.stdout.splitlines() == ["same bits: True", "exit code: 0", "destroyed: True"], (
-        done.stderr
-    )
+    assert done.stdout.splitlines() == [
+        "same bits: True",
+        "exit code: 0",
+        "destroyed: True",
+        "beside a thread: [0, 0, 0, 0, 0]",
+    ], done.stderr

@@ -1,6 +1,7 @@
 """The page: what it says, and that it needs nothing but itself."""
 
 import base64
+import math
 import re
 from html.parser import HTMLParser
 from xml.etree import ElementTree
@@ -132,7 +133,12 @@ def test_runs_share_their_curves(finished, tmp_path):
 
 
 def test_what_never_changes_is_said_not_drawn(tmp_path):
-    steady = {"horizon": [80.0, 80.0], "loss": [3.0, 4.0], "batch": [4.0, 4.0]}
+    steady = {
+        "horizon": [80.0, 80.0],
+        "loss": [3.0, 4.0],
+        "batch": [4.0, 4.0],
+        "lost": [math.nan] * 2,
+    }
     one = folder(tmp_path / "one", {**curves([1.0, 2.0]), **steady})
     two = folder(tmp_path / "two", {**curves([1.0, 2.0]), **steady, "batch": [8.0, 8.0]}, name="b")
     page = Page(write_report([one, two]))
@@ -140,7 +146,8 @@ def test_what_never_changes_is_said_not_drawn(tmp_path):
     assert ">loss</text>" in drawn
     assert ">batch</text>" in drawn  # not the same for both
     assert ">horizon</text>" not in drawn
-    assert "the same all the time: horizon 80" in page.texts
+    assert "the same all the time: horizon 80" in page.texts  # and nothing of what is lost
+    assert ">lost</text>" not in drawn
 
 
 def test_media_are_part_of_the_page(finished):

@@ -28,6 +28,10 @@ long process() {
 // To wake a thread that sleeps takes as long as a small pass: whoever waits looks for so long first.
 constexpr auto kLook = std::chrono::microseconds(150);
 constexpr int kPauses = 32;  // between looks at the clock
+// Where others have the cores, whoever is waited for may have to wait for one of them. If it takes so
+// much longer than the own part, so many calls are not shared.
+constexpr auto kLate = std::chrono::microseconds(500);
+constexpr int kCallsAlone = 500;
 
 void pause() {
 #if defined(__x86_64__) || defined(__i386__)
@@ -37,7 +41,7 @@ void pause() {
 #endif
 }
 
-// Whether ``done`` comes true while it is looked at.
+// Whether ``done`` comes true while it is looked at. Others that wait for the core have their turn.
 template <class F>
 bool seen_soon(F done) {
   const auto end = std::chrono::steady_clock::now() + kLook;
@@ -46,6 +50,7 @@ bool seen_soon(F done) {
       if (done()) return true;
       pause();
     }
+    std::this_thread::yield();
   } while (std::chrono::steady_clock::now() < end);
   return false;
 }
@@ -53,8 +58,12 @@ bool seen_soon(F done) {
 // Workers wait for the next call; each takes the part that is its own.
 class Crew {
  public:
-  // False where there are not enough threads to be had.
+  // False where there are not enough threads to be had, or cores for them.
   bool run(int parts, const std::function<void(int)>& work) {
+    if (alone_ > 0) {
+      alone_--;
+      return false;
+    }
     try {
       for (; hired_ < parts - 1; hired_++) {
         std::thread(&Crew::serve, this, hired_ + 1, call_.load()).detach();
@@ -69,11 +78,14 @@ class Crew {
       call_ = (call_ / kMostParts + 1) * kMostParts + parts;
     }
     begin_.notify_all();
+    const auto begun = std::chrono::steady_clock::now();
     work(0);
+    const auto done = std::chrono::steady_clock::now();
     const auto all_done = [&] { return left_ == 0; };
     if (!seen_soon(all_done)) {
       std::unique_lock<std::mutex> lock(mutex_);
       end_.wait(lock, all_done);
+      if (std::chrono::steady_clock::now() - done > done - begun + kLate) alone_ = kCallsAlone;
     }
     return true;
   }
@@ -81,14 +93,15 @@ class Crew {
  private:
   void serve(int part, std::uint64_t seen) {
     const auto called = [&] { return call_ != seen; };
-    for (;;) {
-      if (!seen_soon(called)) {
+    for (bool idle = false;;) {
+      if (idle || !seen_soon(called)) {
         std::unique_lock<std::mutex> lock(mutex_);
         begin_.wait(lock, called);
       }
       seen = call_;
       // Whoever has no part in a call may be late for it, and must not look at anything else.
-      if (part >= static_cast<int>(seen % kMostParts)) continue;
+      idle = part >= static_cast<int>(seen % kMostParts);
+      if (idle) continue;
       (*work_)(part);
       const std::lock_guard<std::mutex> lock(mutex_);
       if (--left_ == 0) end_.notify_one();
@@ -100,7 +113,7 @@ class Crew {
   const std::function<void(int)>* work_ = nullptr;
   std::atomic<std::uint64_t> call_{0};  // its number and, in one word with it, its parts
   std::atomic<int> left_{0};
-  int hired_ = 0;
+  int hired_ = 0, alone_ = 0;
 };
 
 }  // namespace
