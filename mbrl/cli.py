@@ -23,7 +23,6 @@ from mbrl.config import (
     Config,
     composed,
     from_mapping,
-    import_packages,
     load_config,
     sweep,
 )
@@ -36,6 +35,7 @@ from mbrl.finished_runs import (
     training_task,
 )
 from mbrl.graph import build_graph, draw, mermaid
+from mbrl.imports import import_packages
 from mbrl.landscape import LandscapeOptions
 from mbrl.monitoring import write_columns
 from mbrl.options import at_key, completed
@@ -230,25 +230,48 @@ def _show_check(config: Config) -> _Done:
 
 
 def _eval(options: argparse.Namespace) -> int:
-    for run_dir in options.run:
+    def show(run_dir: str) -> None:
         result = evaluate_run(run_dir, _of_run(run_dir, options))
         print(f"eval_return_mean={float(result.returns.mean())} run_dir={run_dir}", flush=True)
-    return DONE
+
+    return _each(options, show)
 
 
 def _landscape(options: argparse.Namespace) -> int:
     grid = _own_options(options, _LANDSCAPE, LandscapeOptions)
-    for run_dir in options.run:
+
+    def show(run_dir: str) -> None:
         picture = draw_landscape(run_dir, _of_run(run_dir, options), grid)
         print(f"landscape={picture} run_dir={run_dir}", flush=True)
-    return DONE
+
+    return _each(options, show)
 
 
 def _record(options: argparse.Namespace) -> int:
-    for run_dir in options.run:
+    def show(run_dir: str) -> None:
         video = record_run(run_dir, _of_run(run_dir, options))
         print(f"video={video} run_dir={run_dir}", flush=True)
-    return DONE
+
+    return _each(options, show)
+
+
+def _each(options: argparse.Namespace, show: Callable[[str], None]) -> int:
+    """Do something with every run; one with which it cannot be done says so, and the next follows.
+
+    Returns:
+        The exit code: the largest of theirs.
+    """
+    code = DONE
+    for run_dir in options.run:
+        try:
+            show(run_dir)
+        except DivergenceError as error:
+            code = max(code, _fail(error, DIVERGED))
+        except MbrlError as error:
+            if isinstance(error, Interrupted):
+                raise
+            code = max(code, _fail(error))
+    return code
 
 
 def _page(options: argparse.Namespace) -> int:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import importlib
 import os
 import re
-import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from mbrl.errors import ConfigError, MbrlError, one_line, suggestion
 from mbrl.graph import completed_section
+from mbrl.imports import import_packages
 from mbrl.monitoring import MonitorOptions
 from mbrl.options import completed
 from mbrl.registry import ALGORITHMS
@@ -269,26 +268,6 @@ def from_mapping(content: Mapping[str, Any], name: str | None = None) -> Config:
     if "\0" in options["output_dir"]:
         raise ConfigError(f"output_dir must be a path, got {options['output_dir']!r}")
     return Config(**options)
-
-
-def import_packages(names: Sequence[str]) -> None:
-    """Import the packages that register a user's environments, nodes and algorithms.
-
-    Packages in the working directory are found too, as ``python -m`` would find them.
-
-    Raises:
-        ConfigError: naming the package that cannot be imported.
-    """
-    if names and os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
-    for name in names:
-        try:
-            importlib.import_module(name)
-        except Exception as error:
-            raise ConfigError(
-                f"--import: cannot import {name!r} ({type(error).__name__}: {one_line(error)}); "
-                "it must be importable from here, e.g. by PYTHONPATH"
-            ) from error
 
 
 def checked_file(path: str | os.PathLike[str]) -> Path:

@@ -38,6 +38,7 @@ from mbrl.finished_runs import (
 from mbrl.follower import Follower, agree_to_stop, evaluation_is_due
 from mbrl.ranks import Ranks, joined
 from mbrl.recording import played
+from mbrl.resources import located
 from mbrl.run_folder import RunFolder
 from mbrl.showing import Showing
 from mbrl.signals import Interrupted, Stop, routed
@@ -78,8 +79,9 @@ def run(config: Config | Mapping[str, Any], *, resume: str | Path | None = None)
     Under ``torchrun`` all ranks call this alike. They share the algorithm's work (see
     :class:`~mbrl.ranks.Ranks`); rank 0 has the folder, evaluates, and tells the others the result.
     """
-    if not isinstance(config, Config):
-        config = from_mapping(config)
+    if isinstance(config, Config):
+        config = config.as_dict()
+    config = from_mapping(located(config))
     stop, threads = Stop(), torch.get_num_threads()
     with routed(stop):
         try:
@@ -90,6 +92,9 @@ def run(config: Config | Mapping[str, Any], *, resume: str | Path | None = None)
         except MbrlError:
             raise
         except OSError as error:
+            place, file = Path(config.output_dir if resume is None else resume), error.filename
+            if file is not None and not Path(str(file)).absolute().is_relative_to(place.absolute()):
+                raise  # not the run's: of a node's or an environment's code
             raise StorageError(f"cannot write the run: {one_line(error)}") from error
         finally:
             torch.set_num_threads(threads)
@@ -149,6 +154,11 @@ class _Run:
             # Completed: an option that came with a later version had its default value before.
             _check_resumable(resumed_config(resume).as_dict(), config.as_dict())
             self._restore(checkpoint.load(self.folder.latest))
+            if self._algorithm.updates < self._update:
+                raise ConfigError(
+                    f"--resume: algorithm.updates must be at least {self._update}, which are made, "
+                    f"got {self._algorithm.updates}"
+                )
             if self.folder.read_config() != config.as_dict():
                 self.folder.write_config(config.as_dict())
                 self.folder.log("resumed with another configuration: see config.yaml")

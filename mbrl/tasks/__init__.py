@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from mbrl.errors import ArgumentError
 from mbrl.registry import TASKS
 from mbrl.tasks.cartpole import CartPole, register_cartpole
 from mbrl.tasks.collection import (
@@ -72,6 +73,11 @@ def make_task(name: str, /, **kwargs: Any) -> Task:
         UnknownNameError: if nothing has that name.
         TaskError: if the environment cannot serve as a task.
     """
+    if "render_mode" in kwargs:
+        raise ArgumentError(
+            f"render_mode is none of a task's arguments, got {kwargs['render_mode']!r}; videos are "
+            "made by --mode record and monitor.video"
+        )
     if name in TASKS:
         task: Task = TASKS.get(name)(**kwargs)
         return task

@@ -315,6 +315,9 @@ class GymnasiumTask(Task):
 
     def _context(self, state: Tensor, context: Tensor | None) -> Tensor:
         """Return the context [B, n] of rows, those of the last start where none is given."""
+        if state.shape[-1] != self.state_size:
+            message = f"state must have {self.state_size} columns, got shape {list(state.shape)}"
+            raise ArgumentError(message)
         if context is None and self.context_size == 0:
             return state.new_empty((len(state), 0), dtype=torch.float64)
         if context is None:

@@ -19,7 +19,7 @@ from gymnasium.wrappers import (
 )
 from torch import Tensor
 
-from mbrl.errors import TaskError
+from mbrl.errors import ArgumentError, TaskError
 
 _HARMLESS = (TimeLimit, OrderEnforcing, PassiveEnvChecker, RecordEpisodeStatistics)
 _UNDERSTOOD = (*_HARMLESS, RescaleAction, ClipAction)
@@ -64,6 +64,7 @@ class ActionMap:
                 f"{name}: {type(env).__name__} is not a gymnasium.envs.mujoco.MujocoEnv"
             )
         self.inner: Any = env
+        self._width = int(np.prod(env.action_space.shape or ()))
 
     @property
     def bounds(self) -> tuple[Tensor, Tensor] | None:
@@ -80,6 +81,10 @@ class ActionMap:
 
     def __call__(self, action: Tensor) -> Tensor:
         """[..., nu] -> [..., nu]; beyond the bounds of a ClipAction nothing flows back."""
+        if action.shape[-1] != self._width:
+            raise ArgumentError(
+                f"action must have {self._width} columns, got shape {list(action.shape)}"
+            )
         for layer in self._layers:
             action = layer(action)
         return action
