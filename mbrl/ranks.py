@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import gc
 import importlib
 import os
 import re
@@ -133,11 +132,14 @@ class TorchRanks(Ranks):
         except MbrlError as error:
             failure = error
         try:
-            ended = self.any(failure is not None)
-        except RankError as lost:
-            raise failure or lost from None
-        if ended:
-            raise failure or DivergenceError("another rank could not go on; see what it says")
+            try:
+                ended = self.any(failure is not None)
+            except RankError as lost:
+                raise failure or lost from None
+            if ended:
+                raise failure or DivergenceError("another rank could not go on; see what it says")
+        finally:
+            del failure  # which knows this frame: a circle that would keep the group alive
 
     def told(self, text: str) -> str:
         """Broadcast bytes: an object would be unpickled."""
@@ -189,7 +191,6 @@ def joined() -> Iterator[Ranks]:
         try:
             yield TorchRanks()
         finally:
-            gc.collect()  # errors that were handled may still hold it, each by the other
             group.destroy_process_group()
 
 

@@ -81,7 +81,7 @@ def run(config: Config | Mapping[str, Any], *, resume: str | Path | None = None)
     """
     if isinstance(config, Config):
         config = config.as_dict()
-    config = from_mapping(located(config))
+    config = from_mapping(located(config) if isinstance(config, Mapping) else config)
     stop, threads = Stop(), torch.get_num_threads()
     with routed(stop):
         try:
