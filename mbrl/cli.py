@@ -265,11 +265,11 @@ def _each(options: argparse.Namespace, show: Callable[[str], None]) -> int:
     for run_dir in options.run:
         try:
             show(run_dir)
+        except Interrupted:
+            raise
         except DivergenceError as error:
             code = max(code, _fail(error, DIVERGED))
         except MbrlError as error:
-            if isinstance(error, Interrupted):
-                raise
             code = max(code, _fail(error))
     return code
 
