@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import traceback
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 _MOST_NAMES = 30  # past this only the closest names are listed
+_NOT_USERS = {"mbrl", "torch", "numpy", "importlib"}  # packages; errors are raised through them
 
 
 class MbrlError(Exception):
@@ -24,7 +26,7 @@ class ConfigError(MbrlError, ValueError):
 
 
 class GraphError(ConfigError):
-    """A computation graph is wired wrongly."""
+    """A computation graph is wired wrongly, or one of its nodes fails."""
 
 
 class UnknownNameError(ConfigError, KeyError):
@@ -90,6 +92,18 @@ def one_line(error: object) -> str:
     """Return an exception's message, or its type's name if it has none, on one printable line."""
     text = " ".join(str(error).split()) or type(error).__name__
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def raised_at(error: BaseException) -> str:
+    """Return the last place in a user's own code that an error came through; "": there is none."""
+    if isinstance(error, SyntaxError):
+        return f"{error.filename}:{error.lineno}"
+    places = [
+        f"{frame.f_code.co_filename}:{line}"
+        for frame, line in traceback.walk_tb(error.__traceback__)
+        if frame.f_globals.get("__name__", "").partition(".")[0] not in _NOT_USERS
+    ]
+    return places[-1] if places else ""
 
 
 @contextlib.contextmanager

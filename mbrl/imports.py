@@ -5,10 +5,9 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-import traceback
 from collections.abc import Sequence
 
-from mbrl.errors import ConfigError, one_line
+from mbrl.errors import ConfigError, one_line, raised_at
 
 
 def import_packages(names: Sequence[str]) -> None:
@@ -25,7 +24,7 @@ def import_packages(names: Sequence[str]) -> None:
         try:
             importlib.import_module(name)
         except (Exception, SystemExit) as error:
-            where = _raised_at(error)
+            where = raised_at(error)
             if where:
                 advice = f"raised at {where}"
             elif name.endswith(".py") or os.sep in name:
@@ -36,10 +35,3 @@ def import_packages(names: Sequence[str]) -> None:
                 f"--import: cannot import {name!r} ({type(error).__name__}: {one_line(error)}); "
                 f"{advice}"
             ) from error
-
-
-def _raised_at(error: BaseException) -> str:
-    """Say where an error came from, if that is a module of the user's and not the import."""
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [f for f in frames if "importlib" not in f.filename and f.filename != __file__]
-    return f"{own[-1].filename}:{own[-1].lineno}" if own else ""

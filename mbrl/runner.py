@@ -168,7 +168,7 @@ class _Run:
         """Run the loop, then evaluate and summarise; errors are logged."""
         try:
             return self._execute()
-        except MbrlError as error:
+        except Exception as error:
             if isinstance(error, DivergenceError):
                 error.run_dir = self.folder.path
             with contextlib.suppress(OSError):  # a full disk, perhaps: the error itself says more
@@ -258,7 +258,7 @@ class _Run:
             return self._algorithm.update()
         except Interrupted:  # saved where it stopped
             raise
-        except MbrlError:
+        except Exception:  # whatever it is: hours may have gone before it
             self._generator.set_state(self._whole)
             if self._pauses > paused:
                 self._saved = -1  # there is more to save than what was before the update
@@ -361,7 +361,7 @@ class _Run:
         try:
             # Other episodes than the last evaluation's: what chooses the best must not flatter it.
             evaluation = self._evaluate(evaluation_seed(self.config) + _CHOOSING)
-        except MbrlError:
+        except Exception:
             self._save()
             raise
         self._owed = False

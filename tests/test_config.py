@@ -144,7 +144,8 @@ MISTAKES = [  # key, value, parts of the message
     ("graph.nodes.policy.hidden", [0.5], "graph.nodes.policy.hidden must be a list of integers"),
     ("graph.nodes.policy.kind", "gausian_mlp", "'gausian_mlp' ... did you mean 'gaussian_mlp'?"),
     ("graph.nodes.policy.kind", ["x"], "graph.nodes.policy.kind: unknown node kind ['x']"),
-    ("graph.nodes.x", {}, "graph.nodes.x has no kind; legal: "),
+    ("graph.nodes.polcy.hidden", [8], "graph.nodes.polcy has no kind ... did you mean 'policy'?"),
+    ("graph", {"base": "empty", "nodes": {"x": {}}}, "graph.nodes.x has no kind; legal: concat"),
     ("graph.nodes.policy.inputs", ["obs"], "graph.nodes.policy: nothing produces 'obs'"),
     ("graph.carry.state", "nextstate", "graph.carry.state ... did you mean 'next_state'?"),
 ]
@@ -315,6 +316,14 @@ def test_a_package_that_raises_is_named(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     text = message(load_config, write_tiny(tmp_path, imports=["toy_broken"]))
     assert "cannot import 'toy_broken' (ZeroDivisionError: division by zero)" in text
+    assert text.endswith(f"raised at {tmp_path / 'toy_broken.py'}:1")
+
+
+def test_a_package_that_cannot_be_parsed_is_named(tmp_path, monkeypatch):
+    (tmp_path / "toy_unparsed.py").write_text("import mbrl\nclass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    text = message(load_config, write_tiny(tmp_path, imports=["toy_unparsed"]))
+    assert text.endswith(f"raised at {tmp_path / 'toy_unparsed.py'}:2")
 
 
 @pytest.mark.parametrize("name", ["a b", "v1.\u00fc", "a@b=c", "a,b", "1e3", "x[1]", "${x}", "q'"])

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from mbrl.errors import GraphError, MbrlError, NotFiniteError, one_line, raised_at
 from mbrl.graph.node import Node
 from mbrl.graph.wiring import NodeSpec
 from mbrl.types import Step
@@ -14,9 +15,41 @@ from mbrl.types import Step
 
 class _Stage(NamedTuple):
     node: Node
+    where: str  # for messages
     inputs: dict[str, str]  # port -> value
-    outputs: tuple[str, ...]
+    outputs: dict[str, tuple[int, ...]]  # value -> shape of a row of it
     is_taken: bool  # whether another node takes any of its outputs
+
+    def run(self, step: Step, inputs: Sequence[Tensor | None], rows: int) -> dict[str, Tensor]:
+        """Return the outputs by value.
+
+        Raises:
+            GraphError: if the node's code raises, or returns anything but [rows, width] each.
+        """
+        try:
+            result = self.node(step, *inputs)
+        except MbrlError:
+            raise
+        except Exception as error:
+            where = raised_at(error)
+            if not where:  # in a node of ours, and its traceback says more
+                raise
+            raise GraphError(
+                f"{self.where} raised {type(error).__name__}: {one_line(error)}; at {where}"
+            ) from error
+        made = (result,) if isinstance(result, Tensor) else result
+        if not isinstance(made, tuple | list) or len(made) != len(self.outputs):
+            got = len(made) if isinstance(made, tuple | list) else type(made).__name__
+            raise GraphError(
+                f"{self.where} must return tensors for {', '.join(self.outputs)}, got {got}"
+            )
+        for (value, row), output in zip(self.outputs.items(), made, strict=True):
+            if not isinstance(output, Tensor) or output.shape != (rows, *row):
+                found = list(output.shape) if isinstance(output, Tensor) else type(output).__name__
+                raise GraphError(
+                    f"{self.where}: {value!r} must be a tensor of shape {[rows, *row]}, got {found}"
+                )
+        return dict(zip(self.outputs, made, strict=True))
 
 
 def parted(
@@ -55,8 +88,12 @@ class Schedule:
         self._stages = [
             _Stage(
                 nodes[spec.name],
+                f"graph.nodes.{spec.name} ({spec.kind})",
                 spec.inputs,
-                tuple(spec.outputs.values()),
+                {
+                    value: (width,) if (width := nodes[spec.name].width(port)) else ()
+                    for port, value in spec.outputs.items()
+                },
                 not taken.isdisjoint(spec.outputs.values()),
             )
             for spec in specs
@@ -74,14 +111,28 @@ class Schedule:
             given: the carried and observed values.
             step: what nodes may use beside their inputs.
             roots: values that are wanted in any case.
+
+        Raises:
+            GraphError: naming the node that fails, or returns what it must not.
+            NotFiniteError: naming the node that made NaN or infinity of which a node takes none.
         """
         values: dict[str, Any] = dict(given)
+        rows = next((len(value) for value in given.values()), 0)
         for stage, idle in self._wanted(step, roots):
             inputs = [None if port in idle else values[v] for port, v in stage.inputs.items()]
-            result = stage.node(step, *inputs)
-            outputs = (result,) if isinstance(result, Tensor) else result
-            values.update(zip(stage.outputs, outputs, strict=True))
+            try:
+                values |= stage.run(step, inputs, rows)
+            except NotFiniteError as error:
+                raise NotFiniteError(f"{error}{self._first_in(values)}", error.rows) from error
         return values
+
+    def _first_in(self, values: Mapping[str, Tensor]) -> str:
+        """Say which node made the first value that is not finite, if any did."""
+        for stage in self._stages:
+            for value in stage.outputs:
+                if value in values and not values[value].isfinite().all():
+                    return f"; {stage.where} made {value!r} so"
+        return ""
 
     def _wanted(self, step: Step, roots: Collection[str]) -> list[tuple[_Stage, Collection[str]]]:
         """Return the nodes that run in this step, each with its idle ports."""

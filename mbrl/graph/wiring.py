@@ -97,6 +97,11 @@ def merged(section: Mapping[str, Any] | None) -> dict[str, Any]:
         if not isinstance(entry, Mapping):
             raise GraphError(f"graph.nodes.{name} must be a mapping with a kind, got {entry!r}")
         before = result["nodes"].get(name, {})
+        if "kind" not in entry and not before and BASES[base]["nodes"]:
+            raise GraphError(
+                f"graph.nodes.{name} has no kind, and the {base} graph that it is merged over no "
+                f"node of this name; {suggestion(name, BASES[base]['nodes'])}"
+            )
         # Another kind has other options: those of the base's node go with its kind.
         keep = before if entry.get("kind", before.get("kind")) == before.get("kind") else {}
         result["nodes"][name] = {**keep, **entry}
