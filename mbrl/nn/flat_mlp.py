@@ -86,6 +86,10 @@ class FlatMLP:
         """
         return self._passes(value).forward(parameters, value)
 
+    def output(self, parameters: Parameters, value: Tensor) -> Tensor:
+        """Return the outputs of :meth:`forward`, where no derivative is wanted."""
+        return self._passes(value).output(parameters, value)
+
     def gradient(
         self, parameters: Parameters, tape: Tape, cotangent: Tensor, out: Parameters
     ) -> None:

@@ -63,6 +63,11 @@ class NativePasses:
         record, output = self._network.forward(parameters.array, _array(value), _threads())
         return Tape(record, torch.from_numpy(output).mT)
 
+    def output(self, parameters: Parameters, value: Tensor) -> Tensor:
+        """Return the outputs alone; what comes between stays in the innermost cache."""
+        found = self._network.output(parameters.array, _array(value), _threads())
+        return torch.from_numpy(found).mT
+
     def gradient(
         self, parameters: Parameters, tape: Tape, cotangent: Tensor, out: Parameters
     ) -> None:

@@ -104,6 +104,10 @@ class TorchPasses:
             value = torch.baddbmm(bias, value, weight)
         return Tape(inputs, value)
 
+    def output(self, parameters: Parameters, value: Tensor) -> Tensor:
+        """Return the outputs alone."""
+        return self.forward(parameters, value).output
+
     def gradient(
         self, parameters: Parameters, tape: Tape, cotangent: Tensor, out: Parameters
     ) -> None:

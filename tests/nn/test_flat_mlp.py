@@ -60,7 +60,9 @@ def test_a_forward_pass_is_that_of_torchs_layers(shape, value):
     networks = torch_networks(parameters)
     assert sum(p.numel() for net in networks for p in net.parameters()) == SEEDS * network.size
     wanted = torch.stack([net(value[i // copies]) for i, net in enumerate(networks)])
-    torch.testing.assert_close(network.forward(parameters, value).output, wanted.detach())
+    found = network.forward(parameters, value).output
+    torch.testing.assert_close(found, wanted.detach())
+    assert torch.equal(network.output(parameters, value), found)
     torch.testing.assert_close(network.apply(parameters.flat, value), wanted.detach())
 
 

@@ -105,6 +105,16 @@ def test_passes_are_those_of_autograd(shape, variant):
 
 
 @every_variant
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_outputs_alone_are_those_of_the_pass_bit_for_bit(shape, dtype, variant):
+    case = Case(*shape, dtype)
+    passes = NativePasses(case.stack, variant)
+    tape = passes.forward(case.theta, case.value)
+    assert torch.equal(passes.output(case.theta, case.value), tape.output)
+
+
+@every_variant
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_single_precision_is_double_precision_rounded(shape, variant):
     single = Case(*shape, dtype=torch.float32)

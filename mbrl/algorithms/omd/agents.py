@@ -103,11 +103,11 @@ class DiscreteAgent(Agent):
         prediction = self._predicted(batch, taken, noisy=False)
         tape = self.q.network.forward(self.w, batch.observation)
         target = self.q.target(self._w_, batch.following, batch.reward, batch.mask)
-        errors = self.q.errors(tape, taken, target.y)
+        errors = self.q.errors(tape, taken, target)
         gradient = self.q.network.zeros(len(self._generators), self._settings.dtype)
         self.q.loss_gradient(self.w, tape, errors, gradient)
         policy = self.q.policy(self.w, batch.observation)
-        values = self.q.errors(tape, taken, torch.zeros_like(target.y))
+        values = self.q.errors(tape, taken, torch.zeros_like(target))
         copies, size = values.shape[1], values.shape[2]
         return {
             "vals_Q": values.sum((1, 2, 3)) / (copies * size),
@@ -150,7 +150,7 @@ class DiscreteAgent(Agent):
     def _learn_q(self, batch: Batch, taken: Tensor, prediction: Prediction) -> None:
         """Take a step of Q by the temporal-difference error under the model; move the targets."""
         reward = self._reward(batch, prediction)
-        y = self.q.target(self._w_, prediction.following, reward, batch.mask).y
+        y = self.q.target(self._w_, prediction.following, reward, batch.mask)
         tape = self.q.network.forward(self.w, batch.observation)
         self.q.loss_gradient(self.w, tape, self.q.errors(tape, taken, y), self._w_gradient)
         self._w_adam.step(self._w_gradient.flat)
@@ -213,7 +213,7 @@ class OMD(DiscreteAgent):
     ) -> dict[str, Tensor]:
         """Return the gradient of the real error by what the model predicts, as w is now."""
         s, w = self._settings, self.w
-        y = self.q.target(self._w_, batch.following, batch.reward, batch.mask).y
+        y = self.q.target(self._w_, batch.following, batch.reward, batch.mask)
         tape = self.q.network.forward(w, batch.observation)
         self.q.loss_gradient(w, tape, self.q.errors(tape, taken, y), self._w_gradient)
         inner = SoftQProblem(self.q, w, self._w_, batch.observation, taken, batch.mask, tape)
@@ -290,7 +290,7 @@ class VEP(MLE):
         return {**super().parts(), "v": self._v.flat}
 
     def _fit_states(self, batch: Batch, prediction: Prediction) -> None:
-        wanted = self._values.forward(self._v, batch.following).output
+        wanted = self._values.output(self._v, batch.following)
         tape = self._values.forward(self._v, prediction.following)
         error = (tape.output - wanted) * (2 / wanted.shape[1])
         following = self._values.input_gradient(self._v, tape, error)

@@ -89,7 +89,7 @@ class SoftQProblem(InnerProblem):
 
     def by_following(self, by_target: Tensor, following: Tensor, reward: Tensor) -> Tensor:
         """Return that by the predicted next observations, [S, B, n]."""
-        target = self.q.target(self.w_, following, reward, self.mask)
+        target = self.q.taped_target(self.w_, following, self.mask)
         return self.q.target_gradient(self.w_, target, by_target)
 
 

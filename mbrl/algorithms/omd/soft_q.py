@@ -13,9 +13,8 @@ from mbrl.nn import FlatMLP, Parameters, Tape
 
 
 class Target(NamedTuple):
-    """Targets of a batch, and what their derivative takes."""
+    """What the derivative of a batch's targets takes."""
 
-    y: Tensor  # (S, B)
     value: Tensor  # (S, B): V
     scale: Tensor  # (S, B): dy/dV
     tape: Tape  # of the target networks at the next observations
@@ -62,17 +61,20 @@ class SoftQ(TemporalDifference):
 
     def policy(self, w: Parameters, observation: Tensor) -> Tensor:
         """Return the probabilities softmax(mean_i Q_i / alpha), [S, B, n] -> [S, B, A]."""
-        values = self.apart(self.network.forward(w, observation).output).mean(1)
+        values = self.apart(self.network.output(w, observation)).mean(1)
         if self._hard:
             return torch.nn.functional.one_hot(values.argmax(-1), values.shape[-1]).to(values.dtype)
         return torch.softmax(values / self._alpha, -1)
 
-    def target(self, w_: Parameters, following: Tensor, reward: Tensor, mask: Tensor) -> Target:
-        """Return y for next observations [S, B, n], rewards and masks [S, B]."""
+    def target(self, w_: Parameters, following: Tensor, reward: Tensor, mask: Tensor) -> Tensor:
+        """Return y, [S, B], for next observations [S, B, n], rewards and masks [S, B]."""
+        value = self._value(self.apart(self.network.output(w_, following)))
+        return torch.addcmul(reward, value, mask, value=self._discount)
+
+    def taped_target(self, w_: Parameters, following: Tensor, mask: Tensor) -> Target:
+        """Return what :meth:`target_gradient` takes, at next observations [S, B, n]."""
         tape = self.network.forward(w_, following)
-        scale = self._discount * mask
-        value = self._value(self.apart(tape.output))
-        return Target(reward + scale * value, value, scale, tape)
+        return Target(self._value(self.apart(tape.output)), self._discount * mask, tape)
 
     def target_gradient(self, w_: Parameters, target: Target, cotangent: Tensor) -> Tensor:
         """Return the gradient of <v, y> by the next observations, [S, B, n], for v [S, B]."""

@@ -46,7 +46,7 @@ class TanhGaussian:
 
     def mean_action(self, phi: Parameters, observation: Tensor) -> Tensor:
         """Return tanh(mu), [S, B, n] -> [S, B, nu]."""
-        return self.network.forward(phi, observation).output[..., : self._size].tanh()
+        return self.network.output(phi, observation)[..., : self._size].tanh()
 
     def sample(self, phi: Parameters, observation: Tensor, noise: Tensor) -> Sample:
         """Return the actions for observations [S, B, n] and noise xi [S, B, nu]."""

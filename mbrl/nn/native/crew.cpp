@@ -1,5 +1,6 @@
 #include "crew.h"
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
@@ -25,13 +26,15 @@ long process() {
 #endif
 }
 
-// To wake a thread that sleeps takes as long as a small pass: whoever waits looks for so long first.
-constexpr auto kLook = std::chrono::microseconds(150);
+// To wake a thread that sleeps takes as long as a small pass: whoever waits looks for so long first,
+// longer than it is from most passes to the next.
+constexpr auto kLook = std::chrono::microseconds(600);
 constexpr int kPauses = 32;  // between looks at the clock
 // Where others have the cores, whoever is waited for may have to wait for one of them. If it takes so
-// much longer than the own part, so many calls are not shared.
-constexpr auto kLate = std::chrono::microseconds(500);
-constexpr int kCallsAlone = 500;
+// much longer than the own part, the next calls are not shared: few if it happens once in a while,
+// twice as many with every time, half as many after so many calls that were in time.
+constexpr auto kLate = kLook;
+constexpr int kFewestAlone = 8, kMostAlone = 512, kInTime = 64;
 
 void pause() {
 #if defined(__x86_64__) || defined(__i386__)
@@ -82,10 +85,19 @@ class Crew {
     work(0);
     const auto done = std::chrono::steady_clock::now();
     const auto all_done = [&] { return left_ == 0; };
+    bool late = false;
     if (!seen_soon(all_done)) {
       std::unique_lock<std::mutex> lock(mutex_);
       end_.wait(lock, all_done);
-      if (std::chrono::steady_clock::now() - done > done - begun + kLate) alone_ = kCallsAlone;
+      late = std::chrono::steady_clock::now() - done > done - begun + kLate;
+    }
+    if (late) {
+      alone_ = next_alone_;
+      next_alone_ = std::min(2 * next_alone_, kMostAlone);
+      in_time_ = 0;
+    } else if (++in_time_ == kInTime) {
+      next_alone_ = std::max(next_alone_ / 2, kFewestAlone);
+      in_time_ = 0;
     }
     return true;
   }
@@ -113,7 +125,9 @@ class Crew {
   const std::function<void(int)>* work_ = nullptr;
   std::atomic<std::uint64_t> call_{0};  // its number and, in one word with it, its parts
   std::atomic<int> left_{0};
-  int hired_ = 0, alone_ = 0;
+  int hired_ = 0;
+  int alone_ = 0, next_alone_ = kFewestAlone;  // calls
+  int in_time_ = 0;                            // calls in a row
 };
 
 }  // namespace

@@ -107,15 +107,15 @@ class Bound {
 
   // Call f(part, scratch) for parts of the seeds, on as many threads as are worth waking.
   template <class T, class F>
-  void in_parts(const Tape& tape, int threads, F f) const {
-    const double work = double(network_.copies) * network_.size * tape.batch;  // of a seed
-    const int most = static_cast<int>(std::min<double>(threads, tape.seeds * work / kWorthAThread));
-    const int parts = std::max(1, std::min(most, tape.seeds));
+  void in_parts(int seeds, int batch, int threads, F f) const {
+    const double work = double(network_.copies) * network_.size * batch;  // of a seed
+    const int most = static_cast<int>(std::min<double>(threads, seeds * work / kWorthAThread));
+    const int parts = std::max(1, std::min(most, seeds));
     std::vector<Scratch<T>> scratch;
     for (int i = 0; i < parts; i++) scratch.emplace_back(network_);
     py::gil_scoped_release release;
     share(parts, [&](int i) {
-      const int first = i * tape.seeds / parts, end = (i + 1) * tape.seeds / parts;
+      const int first = i * seeds / parts, end = (i + 1) * seeds / parts;
       f({first, end - first}, scratch[i].at());
     });
   }
@@ -197,25 +197,16 @@ class Bound {
   }
 
   py::tuple forward(const py::array& theta, const py::array& value, int threads) const {
-    if (theta.ndim() != 2 || value.ndim() != 3) {
-      throw std::invalid_argument("theta must be [S, P] and value [S, B, n]");
-    }
+    check_dimensions(theta, value);
     const int seeds = static_cast<int>(theta.shape(0)), batch = static_cast<int>(value.shape(1));
-    return in_precision(theta.itemsize(), [&](auto zero) -> py::tuple {
-      using T = decltype(zero);
-      const auto parameters = parameters_of<T, const T>("theta", theta, seeds);
-      const auto x = cube<T>("value", value, {seeds, batch, network_.inputs});
-      auto tape = std::make_unique<Tape>(network_, seeds, batch, sizeof(T));
-      auto output = made<T>(seeds * network_.copies, network_.outputs, batch);
-      T* const to = output.mutable_data();
-      in_parts<T>(*tape, threads, [&](Part part, T* scratch) {
-        passes_of<T>(*variant_).forward(
-            network_, part.count, batch, of(parameters, part), of(x, part, 1),
-            inputs_of<T>(*tape, part), hidden_of<T>(*tape, part),
-            to + made_before(part, network_.copies * network_.outputs, batch), scratch);
-      });
-      return py::make_tuple(std::move(tape), output);
-    });
+    auto tape = std::make_unique<Tape>(network_, seeds, batch, theta.itemsize());
+    auto output = passed(theta, value, tape.get(), threads);
+    return py::make_tuple(std::move(tape), output);
+  }
+
+  py::array output(const py::array& theta, const py::array& value, int threads) const {
+    check_dimensions(theta, value);
+    return passed(theta, value, nullptr, threads);
   }
 
   void gradient(const py::array& theta, const Tape& tape, const py::array& cotangent,
@@ -225,7 +216,7 @@ class Bound {
       const auto parameters = parameters_of<T, const T>("theta", theta, tape.seeds);
       const auto v = cotangent_of<T>(cotangent, tape);
       const auto to = parameters_of<T, T>("out", out, tape.seeds);
-      in_parts<T>(tape, threads, [&](Part part, T* scratch) {
+      in_parts<T>(tape.seeds, tape.batch, threads, [&](Part part, T* scratch) {
         passes_of<T>(*variant_).gradient(network_, part.count, tape.batch, of(parameters, part),
                                          inputs_of<T>(tape, part), hidden_of<T>(tape, part),
                                          of(v, part, network_.copies), of(to, part), scratch);
@@ -241,7 +232,7 @@ class Bound {
       const auto v = cotangent_of<T>(cotangent, tape);
       auto out = made<T>(tape.seeds, network_.inputs, tape.batch);
       T* const to = out.mutable_data();
-      in_parts<T>(tape, threads, [&](Part part, T* scratch) {
+      in_parts<T>(tape.seeds, tape.batch, threads, [&](Part part, T* scratch) {
         passes_of<T>(*variant_).input_gradient(
             network_, part.count, tape.batch, of(parameters, part), hidden_of<T>(tape, part),
             of(v, part, network_.copies), to + made_before(part, network_.inputs, tape.batch),
@@ -259,7 +250,7 @@ class Bound {
       const auto z = parameters_of<T, const T>("tangent", tangent, tape.seeds);
       auto out = made<T>(tape.seeds * network_.copies, network_.outputs, tape.batch);
       T* const to = out.mutable_data();
-      in_parts<T>(tape, threads, [&](Part part, T* scratch) {
+      in_parts<T>(tape.seeds, tape.batch, threads, [&](Part part, T* scratch) {
         passes_of<T>(*variant_).derivative(
             network_, part.count, tape.batch, of(parameters, part), inputs_of<T>(tape, part),
             hidden_of<T>(tape, part), of(z, part),
@@ -270,6 +261,31 @@ class Bound {
   }
 
  private:
+  static void check_dimensions(const py::array& theta, const py::array& value) {
+    if (theta.ndim() != 2 || value.ndim() != 3) {
+      throw std::invalid_argument("theta must be [S, P] and value [S, B, n]");
+    }
+  }
+
+  py::array passed(const py::array& theta, const py::array& value, const Tape* tape,
+                   int threads) const {
+    const int seeds = static_cast<int>(theta.shape(0)), batch = static_cast<int>(value.shape(1));
+    return in_precision(theta.itemsize(), [&](auto zero) -> py::array {
+      using T = decltype(zero);
+      const auto parameters = parameters_of<T, const T>("theta", theta, seeds);
+      const auto x = cube<T>("value", value, {seeds, batch, network_.inputs});
+      auto output = made<T>(seeds * network_.copies, network_.outputs, batch);
+      T* const to = output.mutable_data();
+      in_parts<T>(seeds, batch, threads, [&](Part part, T* scratch) {
+        passes_of<T>(*variant_).forward(
+            network_, part.count, batch, of(parameters, part), of(x, part, 1),
+            tape ? inputs_of<T>(*tape, part) : nullptr, tape ? hidden_of<T>(*tape, part) : nullptr,
+            to + made_before(part, network_.copies * network_.outputs, batch), scratch);
+      });
+      return output;
+    });
+  }
+
   std::vector<int> widths_;
   Network network_;
   const Variant* variant_ = nullptr;
@@ -289,6 +305,7 @@ PYBIND11_MODULE(_perceptron, module) {
       .def(py::init<std::vector<int>, int, const std::string&>(), py::arg("widths"),
            py::arg("copies"), py::arg("variant"))
       .def("forward", &Bound::forward)
+      .def("output", &Bound::output)
       .def("gradient", &Bound::gradient)
       .def("input_gradient", &Bound::input_gradient)
       .def("derivative", &Bound::derivative);

@@ -275,16 +275,17 @@ template <class T>
 void forward(const Network& network, int seeds, int batch, Rows<const T> theta,
              Cube<const T> value, T* inputs, T* hidden, T* output, T* scratch) {
   const Places places{network, batch};
+  const std::ptrdiff_t room = static_cast<std::ptrdiff_t>(network.widest) * kBlock;
   for (int member = 0; member < seeds * network.copies; member++) {
     const int seed = member / network.copies;
     for (int block = 0; block < places.blocks; block++) {
       const int rows = places.rows(block);
-      T* x = places.input_panel(inputs, seed, block);
-      if (member % network.copies == 0) {
+      T* x = inputs ? places.input_panel(inputs, seed, block) : scratch + room;
+      if (!inputs || member % network.copies == 0) {
         read_panel(value.at + seed * value.leading + block * kBlock * value.row, value.row,
                    value.column, rows, network.inputs, true, x);
       }
-      T* y = places.hidden_panel(hidden, member, block);
+      T* y = hidden ? places.hidden_panel(hidden, member, block) : scratch + 2 * room;
       const T* weight = places.parameters(theta, member);
       for (int layer = 0; layer < network.layers; layer++) {
         const int before = network.widths[layer], after = network.widths[layer + 1];
@@ -299,8 +300,9 @@ void forward(const Network& network, int seeds, int batch, Rows<const T> theta,
           tile.write(y + i * kBlock + v * kLanes<T>);
         });
         weight = bias + after;
+        T* const free = x;
         x = y;
-        y += after * kBlock;
+        y = hidden ? y + after * kBlock : free;
       }
       write_panel(scratch, rows, network.outputs, batch,
                   places.made(output, member, network.outputs, block));

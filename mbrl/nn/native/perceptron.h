@@ -41,7 +41,8 @@ struct Cube {  // [leading, batch, columns], anyhow in memory
 };
 
 // Tapes are panels: inputs [seeds, blocks, inputs, kBlock] and hidden [seeds * copies, blocks,
-// hidden units, kBlock]. What is written is [.., columns, batch].
+// hidden units, kBlock]; forward leaves none where both are null. What is written is [.., columns,
+// batch].
 template <class T>
 struct Passes {
   void (*forward)(const Network&, int seeds, int batch, Rows<const T> theta, Cube<const T> value,

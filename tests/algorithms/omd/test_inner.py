@@ -57,7 +57,7 @@ def descended(problem, found):
     """The gradient by which the networks learn from a prediction."""
     if isinstance(problem, SoftQProblem):
         q, taken = problem.q, problem.taken
-        y = q.target(problem.w_, found["following"], found["reward"], MASK).y
+        y = q.target(problem.w_, found["following"], found["reward"], MASK)
     else:
         q, taken = problem.critic, None
         least = q.least(problem.w_, found["following"], problem.action)

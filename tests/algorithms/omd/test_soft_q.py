@@ -34,7 +34,7 @@ MINIMA = {  # min over i of Q_i(s' = 2, .) of each seed
 def test_targets(double, hard):
     q, w = linear_q(double=double, hard=hard)
     following = torch.full((2, 2, 1), 2.0, dtype=torch.float64)
-    found = q.target(w, following, columns([1, 1], [-1, 3]), columns([1, 0], [1, 0])).y
+    found = q.target(w, following, columns([1, 1], [-1, 3]), columns([1, 0], [1, 0]))
     for seed, (a, b) in enumerate(MINIMA[double]):
         value = max(a, b) if hard else 0.5 * math.log(math.exp(a / 0.5) + math.exp(b / 0.5))
         reward = [1.0, -1.0][seed]
@@ -46,9 +46,10 @@ def test_a_small_temperature_neither_overflows_nor_underflows():
     q = SoftQ(1, 3, hidden=(), discount=1.0, alpha=1e-3)
     w = q.network.zeros(1, torch.float64)
     w.biases[0].copy_(columns([-200.0, 150.0, 150.0])[:, None])
-    target = q.target(w, columns([[0.0]]), columns([0.0]), columns([1.0]))
-    assert float(target.y) == pytest.approx(150 + 1e-3 * math.log(2), rel=1e-14)
-    gradient = q.target_gradient(w, target, columns([1.0]))
+    following, mask = columns([[0.0]]), columns([1.0])
+    target = float(q.target(w, following, columns([0.0]), mask))
+    assert target == pytest.approx(150 + 1e-3 * math.log(2), rel=1e-14)
+    gradient = q.target_gradient(w, q.taped_target(w, following, mask), columns([1.0]))
     assert bool(gradient.isfinite().all())
 
 
