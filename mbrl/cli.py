@@ -231,7 +231,7 @@ def _show_check(config: Config) -> _Done:
 
 def _eval(options: argparse.Namespace) -> int:
     def show(run_dir: str) -> None:
-        result = evaluate_run(run_dir, _of_run(run_dir, options))
+        result = evaluate_run(run_dir, _of_evaluation(run_dir, options))
         print(f"eval_return_mean={float(result.returns.mean())} run_dir={run_dir}", flush=True)
 
     return _each(options, show)
@@ -249,7 +249,7 @@ def _landscape(options: argparse.Namespace) -> int:
 
 def _record(options: argparse.Namespace) -> int:
     def show(run_dir: str) -> None:
-        video = record_run(run_dir, _of_run(run_dir, options))
+        video = record_run(run_dir, _of_evaluation(run_dir, options))
         print(f"video={video} run_dir={run_dir}", flush=True)
 
     return _each(options, show)
@@ -316,6 +316,18 @@ def _of_run(run_dir: str, options: argparse.Namespace) -> Config:
     """Return the configuration of a run that exists, changed as the command line says."""
     content = OmegaConf.create(resumed_config(run_dir).as_dict())
     return _with_imports(from_mapping(_plain(content, options.overrides)), options)
+
+
+def _of_evaluation(run_dir: str, options: argparse.Namespace) -> Config:
+    """The same; what would change nothing of an evaluation is refused."""
+    config = _of_run(run_dir, options)
+    vain = [item for item in options.overrides if _section(item) in ("task", "task_args")]
+    if vain and config.eval_task is not None:
+        raise ConfigError(
+            f"{vain[0]} changes nothing: {run_dir} is evaluated in eval_task {config.eval_task}; "
+            "legal: eval_task_args.NAME=VALUE, eval_task=NAME, eval_task=null"
+        )
+    return config
 
 
 def _plain(content: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:

@@ -31,6 +31,9 @@ T = TypeVar("T")
 
 _FORBIDDEN_KEYS = ("_target_", "_partial_", "_args_", "_convert_", "_recursive_")
 _FORBIDDEN = re.compile(rf"(?<![a-zA-Z0-9])({'|'.join(_FORBIDDEN_KEYS)})(?![a-zA-Z0-9])")
+# Characters that Hydra's grammar has no place for outside of quotes, and those that mean something.
+_OUTSIDE_GRAMMAR = re.compile(r"[^\x00-\x7f]|[~!#&;<>^`]")
+_OF_GRAMMAR = re.compile(r"[][(){},'\"$\\]")
 _OF_HYDRA = re.compile(r"(?<![a-zA-Z0-9_.-])hydra\b")  # in a list of defaults
 _NO_CODE = "a configuration chooses among registered names, it does not name code"
 # Far beyond any experiment, and well before YAML, Hydra or memory give up.
@@ -121,7 +124,7 @@ class Config:
         evaluation: see :class:`EvaluationOptions`.
         checkpoint: see :class:`CheckpointOptions`.
         monitor: see :class:`~mbrl.monitoring.MonitorOptions`.
-        output_dir: runs go to <output_dir>/<name>/.
+        output_dir: runs go to <output_dir>/<name>/; ~ is the home.
         name: of the configuration; null: that of its file.
         imports: packages that register tasks, nodes, policies or algorithms.
     """
@@ -265,6 +268,7 @@ def from_mapping(content: Mapping[str, Any], name: str | None = None) -> Config:
     for key in ("threads", "torch_threads"):
         if options[key] is not None and not 1 <= options[key] <= _MOST_THREADS:
             raise ConfigError(f"{key} must lie in [1, {_MOST_THREADS}], got {options[key]}")
+    options["output_dir"] = os.path.expanduser(options["output_dir"])
     if "\0" in options["output_dir"]:
         raise ConfigError(f"output_dir must be a path, got {options['output_dir']!r}")
     return Config(**options)
@@ -363,7 +367,9 @@ def _section_of_hydra(content: DictConfig) -> Any:
 
 def _hydra_override(item: str, folder: Path) -> str:
     """Return an override that may also set a key which the file leaves at its default."""
-    key = item.partition("=")[0]
+    key, _, value = item.partition("=")
+    if _OUTSIDE_GRAMMAR.search(value) and not _OF_GRAMMAR.search(value):
+        item = f"{key}='{value}'"
     # A key with a folder of files to choose from (folder/key/*.yaml) is set by choosing one.
     if not key or key[0] in "+~" or key.split(".")[0] == "hydra" or (folder / key).is_dir():
         return item

@@ -145,7 +145,7 @@ MISTAKES = [  # key, value, parts of the message
     ("graph.nodes.policy.kind", "gausian_mlp", "'gausian_mlp' ... did you mean 'gaussian_mlp'?"),
     ("graph.nodes.policy.kind", ["x"], "graph.nodes.policy.kind: unknown node kind ['x']"),
     ("graph.nodes.polcy.hidden", [8], "graph.nodes.polcy has no kind ... did you mean 'policy'?"),
-    ("graph", {"base": "empty", "nodes": {"x": {}}}, "graph.nodes.x has no kind; legal: concat"),
+    ("graph", {"base": "empty", "nodes": {"x": {}}}, "graph.nodes.x has no kind; legal: assemble"),
     ("graph.nodes.policy.inputs", ["obs"], "graph.nodes.policy: nothing produces 'obs'"),
     ("graph.carry.state", "nextstate", "graph.carry.state ... did you mean 'next_state'?"),
 ]
@@ -330,6 +330,19 @@ def test_a_package_that_cannot_be_parsed_is_named(tmp_path, monkeypatch):
 def test_any_file_name_will_do(tmp_path, name):
     config = load_config(write_tiny(tmp_path, name), ["seed=4"])
     assert (config.name, config.seed) == (name, 4)
+
+
+@pytest.mark.parametrize(
+    "value", ["/home/j\u00fcrgen/runs", "a~b", "a;b&c", "\u4e2d \u6587:1", "'\u00fc,~'", "plain"]
+)
+def test_any_value_will_do_on_the_command_line(file, value):
+    assert load_config(file, [f"output_dir={value}"]).output_dir == value.strip("'")
+
+
+def test_a_home_is_found(file, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/somebody")
+    assert load_config(file, ["output_dir=~/runs"]).output_dir == "/home/somebody/runs"
+    assert from_mapping({**MINIMAL, "output_dir": "~/a"}).output_dir == "/home/somebody/a"
 
 
 def test_sweeps(tmp_path, file, monkeypatch):
