@@ -36,6 +36,7 @@ from mbrl.finished_runs import (
     unfit,
 )
 from mbrl.follower import Follower, agree_to_stop, evaluation_is_due
+from mbrl.physics.digest import model_digest
 from mbrl.ranks import Ranks, joined
 from mbrl.recording import played
 from mbrl.resources import located
@@ -124,6 +125,9 @@ class _Run:
         self.config, self._stop, self._ranks = config, stop, ranks
         torch.set_num_threads(config.torch_threads)
         self._task = training_task(config)
+        simulator = self._task.simulator
+        self._model = None if simulator is None else model_digest(simulator.model)
+        self._began_with = self._model
         self._eval_task = fitting_evaluation_task(config, self._task)
         self._generator = torch.Generator().manual_seed(config.seed)
         self._kind = config.algorithm["kind"]
@@ -192,6 +196,11 @@ class _Run:
             play=self._played,
         )
         self._tell = showing.note
+        if self._model != self._began_with:
+            showing.warn(
+                f"the model of {self.config.task} is not the one of the last checkpoint: its file, "
+                "or the version of MuJoCo, has changed"
+            )
         try:
             showing.begin()
             self._train(showing)
@@ -258,7 +267,7 @@ class _Run:
             return self._algorithm.update()
         except Interrupted:  # saved where it stopped
             raise
-        except Exception:  # whatever it is: hours may have gone before it
+        except MbrlError:  # of anything else nobody knows what it leaves half done
             self._generator.set_state(self._whole)
             if self._pauses > paused:
                 self._saved = -1  # there is more to save than what was before the update
@@ -325,6 +334,7 @@ class _Run:
             "update": self._update,
             "env_steps": self._env_steps,
             "wall_s": self._wall,
+            "model": self._model,
             "best": list(self._best),
             "owed": self._owed,
             "algorithm": self._algorithm.state_dict(),
@@ -340,6 +350,7 @@ class _Run:
         try:
             self._algorithm.load_state_dict(content["algorithm"])
             self._update, self._env_steps = int(content["update"]), int(content["env_steps"])
+            self._began_with = content.get("model", self._model)
             self._wall = float(content["wall_s"])
             rank, score = map(float, content["best"])
             self._best = rank, score

@@ -56,7 +56,7 @@ class Showing:
         table = CsvFile(folder.metrics, keep=done)
         store = Path(config.output_dir) / ".visdom"
         extras = dashboards(
-            config.monitor, folder.path, done=done, store=store, warn=self._warn, say=_say
+            config.monitor, folder.path, done=done, store=store, warn=self.warn, say=_say
         )
         self._stream = MetricStream([table, self._console, *extras])
         self._gallery = Gallery(
@@ -65,7 +65,7 @@ class Showing:
             eval_task,
             config.monitor,
             sink=self._stream,
-            warn=self._warn,
+            warn=self.warn,
             check=check,
             play=play,
         )
@@ -107,6 +107,12 @@ class Showing:
         self._stream.tell("summary", json.dumps(summary, indent=2))
         self._gallery.finish(update)
 
+    def warn(self, line: str) -> None:
+        """Say what the run can do with, on the console and in its log."""
+        _say(f"warning: {line}")
+        with contextlib.suppress(OSError):  # a full disk, perhaps
+            self._folder.log(line)
+
     def close(self) -> None:
         """Release files and threads."""
         self._stream.close()
@@ -131,16 +137,11 @@ class Showing:
             return dict(getattr(self._algorithm, "diagnostics", dict)())
         except Exception as error:  # a run can do without
             self._is_undiagnosed = True
-            self._warn(f"no more diagnostics in this run: {one_line(error)}")
+            self.warn(f"no more diagnostics in this run: {one_line(error)}")
             return {}
 
     def _engine_seconds(self) -> float:
         return 0.0 if self._task.simulator is None else self._task.simulator.engine_seconds
-
-    def _warn(self, line: str) -> None:
-        _say(f"warning: {line}")
-        with contextlib.suppress(OSError):  # a full disk, perhaps
-            self._folder.log(line)
 
 
 def _say(line: str) -> None:

@@ -49,6 +49,24 @@ def test_only_what_is_the_users_becomes_absolute(tmp_path, monkeypatch):
     assert located(shipped) == shipped
 
 
+def test_a_run_says_that_its_model_was_edited(tmp_path, monkeypatch, capsys):
+    text = (ROOT / "assets" / "point_mass.xml").read_text()
+    (tmp_path / "mine.xml").write_text(text)
+    (tmp_path / "point.yaml").write_text(POINT)
+    monkeypatch.chdir(tmp_path)
+    run_dir = command(capsys, "--config-file", "point.yaml", "output_dir=outputs").run_dir
+    said = "warning: the model of mbrl/Residual-v0 is not the one of the last checkpoint"
+    again = command(capsys, "--resume", run_dir, "algorithm.updates=2")
+    assert again.code == 0
+    assert said not in again.err
+    (tmp_path / "mine.xml").write_text(text.replace("<option", '<option gravity="9 0 0"'))
+    other = command(capsys, "--resume", run_dir, "algorithm.updates=3")
+    assert other.code == 0
+    assert said in other.err
+    assert "not the one of the last checkpoint" in (run_dir / "log.txt").read_text()
+    assert said not in command(capsys, "--resume", run_dir, "algorithm.updates=4").err
+
+
 def test_a_run_keeps_its_model_wherever_one_is(tmp_path, monkeypatch, capsys):
     text = (ROOT / "assets" / "point_mass.xml").read_text()
     there = tmp_path / "there"

@@ -139,7 +139,7 @@ def test_a_run_that_crashed_between_checkpoints_continues(config, at_update):
 
 
 def test_a_bug_in_the_middle_of_an_update_is_not_saved(config, at_update):
-    reference = run(config(checkpoint={"every": 1})).run_dir
+    reference = run(config(checkpoint={"every": 100})).run_dir
 
     def bug(algorithm):
         algorithm._generator.manual_seed(99)
@@ -148,8 +148,9 @@ def test_a_bug_in_the_middle_of_an_update_is_not_saved(config, at_update):
 
     at_update[3] = bug
     with pytest.raises(ZeroDivisionError):
-        run(config(checkpoint={"every": 1}))
+        run(config(checkpoint={"every": 100}))
     path = newest(reference.parent)
+    assert "ZeroDivisionError" in (path / "log.txt").read_text()
     resume(path)
     assert same_runs(path, reference)
 
