@@ -132,7 +132,9 @@ def suggestion(name: object, legal: Iterable[str]) -> str:
         legal: the names that would have been accepted.
     """
     names = sorted(str(item) for item in legal)
-    close = difflib.get_close_matches(str(name), names, n=3, cutoff=0.5)
+    lowered = {item.lower(): item for item in names}
+    close = difflib.get_close_matches(str(name).lower(), lowered, n=3, cutoff=0.5)
+    close = [lowered[item] for item in close]
     shown = names if len(names) <= _MOST_NAMES else close or names[:_MOST_NAMES]
     text = f"legal: {', '.join(shown) or '(nothing)'}{' ...' if len(shown) < len(names) else ''}"
     return f"{text}; did you mean {close[0]!r}?" if close else text

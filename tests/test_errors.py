@@ -3,7 +3,7 @@
 import pytest
 
 from mbrl import errors
-from mbrl.errors import MbrlError, TaskError, one_line, users_code
+from mbrl.errors import MbrlError, TaskError, one_line, suggestion, users_code
 
 
 def test_every_error_has_one_root():
@@ -39,3 +39,12 @@ def test_what_is_not_its_fault_passes(error):
     with pytest.raises(type(error)) as caught, users_code("Toy-v0: step"):
         raise error
     assert caught.value is error
+
+
+@pytest.mark.parametrize(
+    ("name", "found"), [("ILQR", "ilqr"), ("hopper", "Hopper-v5"), ("ilqg", "ilqr"), (3, None)]
+)
+def test_the_closest_name_is_found_in_capitals_and_without(name, found):
+    text = suggestion(name, ["ilqr", "mppi", "Hopper-v5"])
+    asked = f"; did you mean {found!r}?" if found else ""
+    assert text == f"legal: Hopper-v5, ilqr, mppi{asked}"
