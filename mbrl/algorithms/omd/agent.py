@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import torch
@@ -38,8 +38,17 @@ class Agent(ABC):
 
     def lost(self) -> Tensor:
         """Return which seeds' numbers are no longer finite, [S] bool."""
-        numbers = [part for part in self.parts().values() if isinstance(part, Tensor)]
-        return ~torch.stack([part.isfinite().all(1) for part in numbers]).all(0)
+        finite = [part.isfinite().flatten(1).all(1) for part in self._tensors().values()]
+        return ~torch.stack(finite).all(0)
+
+    def numbers(self, seeds: Sequence[int]) -> dict[str, Tensor]:
+        """Return a copy of the numbers of some seeds, [len(seeds), ...] each."""
+        return {name: part[list(seeds)] for name, part in self._tensors().items()}
+
+    def put_back(self, seeds: Sequence[int], numbers: Mapping[str, Tensor]) -> None:
+        """Set the numbers of some seeds to what :meth:`numbers` returned."""
+        for name, part in self._tensors().items():
+            part[list(seeds)] = numbers[name]
 
     def state_dict(self) -> dict[str, Any]:
         """Return the parts as they are."""
@@ -55,3 +64,6 @@ class Agent(ABC):
                 part.copy_(state[name])
             else:
                 part.load_state_dict(state[name])
+
+    def _tensors(self) -> dict[str, Tensor]:
+        return {name: part for name, part in self.parts().items() if isinstance(part, Tensor)}

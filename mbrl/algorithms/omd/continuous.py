@@ -41,10 +41,12 @@ class ContinuousOMD(SeedwiseRun):
     followed by an update; an episode that is cut by its time limit bootstraps, one that terminates
     does not. Here an update of the run is ``steps`` of these, after which each seed's mean action
     plays ``eval_episodes``: ``return_mean`` and ``return_std`` are of the seeds' mean returns,
-    ``return_<seed>`` are these, and ``env_steps`` counts those of one seed. What else is measured
-    is of a batch, and its mean over seeds: ``critic_loss`` under real transitions, ``actor_loss``,
-    ``values`` of the policy's actions, its ``temperature`` and ``entropy``, ``model_error``
-    (squared distance) and ``reward_error`` of the model, and the norms of the gradients.
+    ``return_<seed>`` are these, and ``env_steps`` counts those of one seed. A seed whose parameters
+    are no longer finite is put back and learns no more; ``diverged`` counts these. What else is
+    measured is of a batch, and its mean over seeds: ``critic_loss`` under real transitions,
+    ``actor_loss``, ``values`` of the policy's actions, its ``temperature`` and ``entropy``,
+    ``model_error`` (squared distance) and ``reward_error`` of the model, and the norms of the
+    gradients.
 
     What is evaluated are all seeds' policies: episode i is played by the i-th, and so on in turn.
     The memory lies in the run's folder, checkpoints/replay.bin, every transition once.

@@ -39,8 +39,9 @@ class DiscreteOMD(SeedwiseRun):
     to rounding, the same. Every step of every environment after the first ``random_steps`` is
     followed by an update. Here an update of the run is ``steps`` of these, after which each seed's
     policy plays ``eval_episodes``: ``return_mean`` and ``return_std`` are of the seeds' mean
-    returns, ``return_<seed>`` are these, and ``env_steps`` counts those of one seed. What else is
-    measured is of a batch, and its mean over seeds: ``vals_Q``, ``loss_Q`` and
+    returns, ``return_<seed>`` are these, and ``env_steps`` counts those of one seed. A seed whose
+    parameters are no longer finite is put back and learns no more; ``diverged`` counts these. What
+    else is measured is of a batch, and its mean over seeds: ``vals_Q``, ``loss_Q`` and
     ``grad_norm_Q`` of Q under real transitions, the policy's ``entropy``, and ``next_obs_nll``,
     ``model_error`` (squared) and ``reward_error`` of the model.
 
@@ -186,7 +187,7 @@ class DiscreteOMD(SeedwiseRun):
         """Let every environment take ``steps`` steps, learn after each, and evaluate.
 
         Raises:
-            DivergenceError: if parameters are no longer finite.
+            DivergenceError: if the parameters of all seeds are no longer finite.
         """
         small = self._learner.q.network.is_native and self._learner.model.is_native
         with threads_to_passes() if small else nullcontext():

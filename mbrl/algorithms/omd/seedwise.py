@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -69,6 +70,10 @@ class SeedwiseRun(ABC):
     agent. An update of the run is many of these, after which each seed's policy plays some
     episodes.
 
+    A seed whose parameters are no longer finite is put back to where it was at most ``chunk`` steps
+    before, and learns no more; the others go on as if nothing had happened. Of how many this is so,
+    ``diverged`` says.
+
     Args:
         setting: task, and what to call in the middle of updates.
         seeds: the random numbers.
@@ -105,6 +110,7 @@ class SeedwiseRun(ABC):
         )
         self._file = ReplayFile(self._replay, setting.folder)
         self._members = Members(task, seeds.learning)
+        self._diverged = torch.zeros(len(seeds), dtype=torch.bool)
         self._taken = 0  # steps of the update in progress
 
     @torch.no_grad()
@@ -112,14 +118,14 @@ class SeedwiseRun(ABC):
         """Let every environment take ``steps`` steps, learn after each, and evaluate.
 
         Raises:
-            DivergenceError: if parameters or the physics are no longer finite.
+            DivergenceError: if the physics are no longer finite, or the parameters of all seeds.
         """
         self._file.require()
         steps, chunk = self._schedule.steps, self._schedule.chunk
         whole, forgotten = self._all_but_memory(), self._replay.ahead(chunk)
         try:
             while self._taken < steps:
-                self._advance(min(chunk, steps - self._taken))
+                self._advance(min(chunk, steps - self._taken), whole, forgotten)
                 if self._taken < steps:
                     self._pause(f"step {self._taken} of {steps}")
                     whole, forgotten = self._all_but_memory(), self._replay.ahead(chunk)
@@ -170,18 +176,37 @@ class SeedwiseRun(ABC):
         """Return what the task takes for actions as they are remembered."""
         return action
 
-    def _advance(self, steps: int) -> None:
+    def _advance(self, steps: int, whole: Mapping[str, Any], forgotten: Tensor) -> None:
         """Take some steps, with as many updates of the agent.
 
+        Args:
+            steps: how many.
+            whole: all but the memory as it is, and
+            forgotten: what the steps will take the place of, so that they can be taken once more.
+
         Raises:
-            DivergenceError: if parameters or the physics are no longer finite.
+            DivergenceError: if the physics are no longer finite, or the parameters of all seeds.
         """
-        try:
-            self._take(steps)
-        except DivergenceError:
-            self._require_finite()  # policies that are lost make the physics diverge
-            raise
-        self._require_finite()
+        while True:
+            failure = None
+            try:
+                self._take(steps)
+            except DivergenceError as error:
+                failure = error
+            lost = self._agent.lost() & ~self._diverged  # which may have made the physics diverge
+            if not lost.any():
+                break
+            diverged = self._diverged | lost
+            numbers = [self._seeds.numbers[i] for i in lost.nonzero()]
+            said = f"parameters are no longer finite, those of seeds {numbers}"
+            if diverged.all():
+                raise DivergenceError(said) from failure
+            warnings.warn(f"{said}: they learn no more", RuntimeWarning, stacklevel=2)
+            self._restore_all_but_memory(whole)
+            self._replay.put_back(forgotten)
+            self._diverged = diverged
+        if failure is not None:
+            raise failure
         self._taken += steps
 
     def _take(self, steps: int) -> None:
@@ -189,18 +214,16 @@ class SeedwiseRun(ABC):
         indices = iter(self._drawn_indices(steps))
         drawn = self._drawn(steps)
         noise = self._members.noise(steps)
+        still = self._diverged.nonzero().flatten().tolist()
+        kept = self._agent.numbers(still)
         for t in range(steps):
             learning = begun + t >= first
             action = self._explored(self._members.observation, drawn[t], random=not learning)
             self._members.step(self._controls(action), noise[t], self._replay, action)
             if learning:
                 self._agent.update(lambda: self._replay.batch(next(indices), self._dtype))
-
-    def _require_finite(self) -> None:
-        lost = self._agent.lost().tolist()
-        if any(lost):
-            seeds = [seed for seed, gone in zip(self._seeds.numbers, lost, strict=True) if gone]
-            raise DivergenceError(f"parameters are no longer finite, those of seeds {seeds}")
+                if still:
+                    self._agent.put_back(still, kept)
 
     def _measured(self) -> dict[str, float]:
         """Evaluate; return what describes the update."""
@@ -212,6 +235,7 @@ class SeedwiseRun(ABC):
             "env_steps": float(self._schedule.steps),
             "return_mean": float(each.mean()),
             "return_std": float(each.std(unbiased=False)),
+            "diverged": float(self._diverged.sum()),
             **{name: float(value.mean()) for name, value in measured.items()},
             **{f"return_{s}": float(r) for s, r in zip(self._seeds.numbers, each, strict=True)},
         }
@@ -235,6 +259,7 @@ class SeedwiseRun(ABC):
             "agent": self._agent.state_dict(),
             "members": self._members.state_dict(),
             **self._seeds.state_dict(),
+            "diverged": self._diverged.clone(),
             "added": self._replay.added,
             "taken": self._taken,
         }
@@ -243,4 +268,5 @@ class SeedwiseRun(ABC):
         self._agent.load_state_dict(state["agent"])
         self._members.load_state_dict(state["members"])
         self._seeds.load_state_dict(state)
+        self._diverged = state.get("diverged", torch.zeros_like(self._diverged)).clone()
         self._replay.added, self._taken = int(state["added"]), int(state["taken"])

@@ -79,7 +79,8 @@ def test_what_an_update_measures(kind):
         assert found["return_std"] == pytest.approx(np.std(each))
         assert found["env_steps"] == STEPS
     named = {"env_steps", "return_mean", "return_std", "return_3", "return_4", "return_5"}
-    assert found.keys() == named | METRICS[kind] | {"model_error", "reward_error"}
+    assert found.keys() == named | METRICS[kind] | {"model_error", "reward_error", "diverged"}
+    assert found["diverged"] == 0
     assert algorithm.state_dict()["replay"]["rows"].shape == (60, 3, 4 + 1 + 1 + 4 + 1)
 
 
@@ -205,10 +206,47 @@ def test_parameters_that_are_no_longer_finite_are_refused_and_undone(kind, monke
 
     def update(draw):
         original(draw)
-        agent.parts()["phi" if kind == "omd_sac" else "w"][1, 3] = torch.nan
+        agent.parts()["phi" if kind == "omd_sac" else "w"][:, 3] = torch.nan
 
     monkeypatch.setattr(agent, "update", update)
-    undone(algorithm, kind, r"no longer finite, those of seeds \[1\]", monkeypatch)
+    undone(algorithm, kind, r"no longer finite, those of seeds \[0, 1, 2\]", monkeypatch)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_seed_that_is_lost_stays_where_it_was_and_the_others_go_on(kind, monkeypatch):
+    reference, algorithm = made(kind), made(kind)
+    for each in (reference, algorithm):
+        each.update()
+        each.update()
+    agent, calls = algorithm._agent, []
+    original, before = agent.update, agent.numbers([1])
+
+    def update(draw):
+        original(draw)
+        calls.append(1)
+        if len(calls) >= 5:
+            agent.parts()["theta"][1, 3] = torch.inf
+
+    monkeypatch.setattr(agent, "update", update)
+    with pytest.warns(RuntimeWarning, match=r"no longer finite, those of seeds \[1\]: they learn"):
+        found = algorithm.update()
+    wanted = reference.update()
+    assert (found["diverged"], wanted["diverged"]) == (1, 0)
+    for seed in ("return_0", "return_2"):
+        assert found[seed] == wanted[seed]
+    assert same(agent.numbers([0, 2]), reference._agent.numbers([0, 2]))
+    assert same(agent.numbers([1]), before)
+
+    monkeypatch.setattr(agent, "update", original)
+    state = algorithm.state_dict()
+    found, wanted = algorithm.update(), reference.update()
+    assert found["diverged"] == 1
+    assert (found["return_0"], found["return_2"]) == (wanted["return_0"], wanted["return_2"])
+    assert same(agent.numbers([1]), before)
+    continued = made(kind)
+    continued.load_state_dict(state)
+    assert same(continued.update(), found)
+    assert same(continued._agent.numbers([0, 1, 2]), agent.numbers([0, 1, 2]))
 
 
 @pytest.mark.parametrize("buffer_size", [1000, 16])  # 16: what is undone had overwritten others
