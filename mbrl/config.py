@@ -268,9 +268,10 @@ def from_mapping(content: Mapping[str, Any], name: str | None = None) -> Config:
     for key in ("threads", "torch_threads"):
         if options[key] is not None and not 1 <= options[key] <= _MOST_THREADS:
             raise ConfigError(f"{key} must lie in [1, {_MOST_THREADS}], got {options[key]}")
-    options["output_dir"] = os.path.expanduser(options["output_dir"])
     if "\0" in options["output_dir"]:
         raise ConfigError(f"output_dir must be a path, got {options['output_dir']!r}")
+    if options["output_dir"].startswith("~/"):
+        options["output_dir"] = os.path.expanduser(options["output_dir"])
     return Config(**options)
 
 
@@ -368,12 +369,18 @@ def _section_of_hydra(content: DictConfig) -> Any:
 def _hydra_override(item: str, folder: Path) -> str:
     """Return an override that may also set a key which the file leaves at its default."""
     key, _, value = item.partition("=")
-    if _OUTSIDE_GRAMMAR.search(value) and not _OF_GRAMMAR.search(value):
-        item = f"{key}='{value}'"
+    if value == "~":  # YAML's null
+        item = f"{key}=null"
+    elif not key.lstrip("+").startswith("hydra") and _needs_quotes(value):
+        item = f"{key}='{value.strip()}'"
     # A key with a folder of files to choose from (folder/key/*.yaml) is set by choosing one.
     if not key or key[0] in "+~" or key.split(".")[0] == "hydra" or (folder / key).is_dir():
         return item
     return item if "/" in key else f"++{item}"
+
+
+def _needs_quotes(value: str) -> bool:
+    return bool(_OUTSIDE_GRAMMAR.search(value)) and not _OF_GRAMMAR.search(value)
 
 
 def _check_override(item: str) -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import sys
 import traceback
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 _MOST_NAMES = 30  # past this only the closest names are listed
-_NOT_USERS = {"mbrl", "torch", "numpy", "importlib"}  # packages; errors are raised through them
+# Packages that errors are raised through on their way from, or to, a user's code.
+_NOT_USERS = {"mbrl", "torch", "numpy", "mujoco", "gymnasium", *sys.stdlib_module_names}
 
 
 class MbrlError(Exception):
@@ -96,7 +98,7 @@ def one_line(error: object) -> str:
 
 def raised_at(error: BaseException) -> str:
     """Return the last place in a user's own code that an error came through; "": there is none."""
-    if isinstance(error, SyntaxError):
+    if isinstance(error, SyntaxError) and Path(str(error.filename)).is_file():
         return f"{error.filename}:{error.lineno}"
     places = [
         f"{frame.f_code.co_filename}:{line}"

@@ -21,7 +21,7 @@ from mbrl.errors import (
     TaskError,
     one_line,
 )
-from mbrl.graph import GraphPolicy, Sizes, kind_of, parse
+from mbrl.graph import GraphPolicy, kind_of, parse
 from mbrl.landscape import LandscapeOptions, Loss, surface
 from mbrl.monitoring import Progress, draw_surface
 from mbrl.ranks import ALONE, Ranks
@@ -128,7 +128,7 @@ def evaluate_run(run_dir: str | Path, config: Config) -> Evaluation:
         MbrlError: if there is no such run, or it cannot be evaluated.
     """
     return evaluate_actor(
-        _task_played(RunFolder.open(run_dir), config),
+        evaluation_task(config) or training_task(config),
         load_policy(run_dir, config.evaluation.policy),
         config.evaluation.episodes,
         evaluation_seed(config),
@@ -179,8 +179,7 @@ def record_run(run_dir: str | Path, config: Config) -> Path:
     Raises:
         MbrlError: if there is no such run, or nothing can be drawn here.
     """
-    folder = RunFolder.open(run_dir)
-    task = _task_played(folder, config)
+    folder, task = RunFolder.open(run_dir), evaluation_task(config) or training_task(config)
     actor = load_policy(run_dir, config.evaluation.policy)
     episode = played(task, actor, evaluation_seed(config), seconds=config.monitor.video.seconds)
     plot_trajectory(folder, "trajectory", task, episode)
@@ -264,25 +263,14 @@ def fitting_evaluation_task(config: Config, task: Task) -> Task:
         TaskError: if they might never end.
         ConfigError: if its widths are others.
     """
-    return _fitting(evaluation_task(config) or task, task)
-
-
-def _task_played(folder: RunFolder, config: Config) -> Task:
-    """Return what the policy of a finished run is evaluated in; for errors see above."""
-    content = checkpoint.load(folder.latest)
-    return _fitting(
-        evaluation_task(config) or training_task(config), _StoredSizes(content["sizes"])
-    )
-
-
-def _fitting(found: Task, trained: Sizes) -> Task:
+    found = evaluation_task(config) or task
     if found.max_episode_steps is None:
         raise TaskError(
             f"eval_task: {found.name} has no max_episode_steps: its episodes might never end"
         )
     for what, there, here in (
-        ("observations", found.observation_size, trained.observation_size),
-        ("actions", found.action_size, trained.action_size),
+        ("observations", found.observation_size, task.observation_size),
+        ("actions", found.action_size, task.action_size),
     ):
         if there != here:
             raise ConfigError(

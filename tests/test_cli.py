@@ -306,11 +306,9 @@ def test_mode_eval_repeats_the_evaluation(capsys, file):
     assert sorted(item.name for item in path.parent.iterdir()) == [path.name]
 
 
-def test_mode_eval_refuses_what_the_policy_cannot_play_and_what_changes_nothing(capsys, file):
+def test_mode_eval_refuses_what_changes_nothing(capsys, file):
     path = train(capsys, file)
     evaluation = ("--mode", "eval", "--run", path)
-    other = command(capsys, *evaluation, "eval_task=Hopper-v5")
-    refused(other, "eval_task: Hopper-v5 has observations of width 11, the policy is trained on 4")
     vain = command(capsys, *evaluation, "task_args.reset_noise_scale=0.2")
     refused(vain, "task_args.reset_noise_scale=0.2 changes nothing", "InvertedPendulum-v5")
     own = command(capsys, *evaluation, "eval_task=null", "task_args.reset_noise_scale=0.2")

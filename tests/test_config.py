@@ -343,6 +343,11 @@ def test_a_home_is_found(file, monkeypatch):
     monkeypatch.setenv("HOME", "/home/somebody")
     assert load_config(file, ["output_dir=~/runs"]).output_dir == "/home/somebody/runs"
     assert from_mapping({**MINIMAL, "output_dir": "~/a"}).output_dir == "/home/somebody/a"
+    assert "output_dir must be a path" in message(from_mapping, {**MINIMAL, "output_dir": "~/\0"})
+
+
+def test_a_lone_tilde_is_yamls_null(file):
+    assert load_config(file, ["eval_task=~"]).eval_task is None
 
 
 def test_sweeps(tmp_path, file, monkeypatch):

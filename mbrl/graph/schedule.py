@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from mbrl.errors import GraphError, MbrlError, NotFiniteError, one_line, raised_at
-from mbrl.graph.node import Node
+from mbrl.graph.node import SCALAR, SYMBOLS, Node
 from mbrl.graph.wiring import NodeSpec
 from mbrl.types import Step
 
@@ -28,11 +28,12 @@ class _Stage(NamedTuple):
         """
         try:
             result = self.node(step, *inputs)
-        except MbrlError:
+        except (MbrlError, MemoryError):
             raise
         except Exception as error:
             where = raised_at(error)
-            if not where:  # in a node of ours, and its traceback says more
+            # In a node of ours its traceback says more; what torch lacks is told by the caller.
+            if not where or "allocate memory" in str(error):
                 raise
             raise GraphError(
                 f"{self.where} raised {type(error).__name__}: {one_line(error)}; at {where}"
@@ -90,10 +91,7 @@ class Schedule:
                 nodes[spec.name],
                 f"graph.nodes.{spec.name} ({spec.kind})",
                 spec.inputs,
-                {
-                    value: (width,) if (width := nodes[spec.name].width(port)) else ()
-                    for port, value in spec.outputs.items()
-                },
+                {value: _row(nodes[spec.name], port) for port, value in spec.outputs.items()},
                 not taken.isdisjoint(spec.outputs.values()),
             )
             for spec in specs
@@ -127,11 +125,18 @@ class Schedule:
         return values
 
     def _first_in(self, values: Mapping[str, Tensor]) -> str:
-        """Say which node made the first value that is not finite, if any did."""
-        for stage in self._stages:
-            for value in stage.outputs:
-                if value in values and not values[value].isfinite().all():
-                    return f"; {stage.where} made {value!r} so"
+        """Say which node made the first value that is not finite of inputs that are, if any did."""
+
+        def spoilt(names: Collection[str]) -> list[str]:
+            return [n for n in names if n in values and not values[n].isfinite().all()]
+
+        try:
+            for stage in self._stages:
+                if not spoilt(stage.inputs.values()):
+                    for value in spoilt(stage.outputs):
+                        return f"; {stage.where} made {value!r} so"
+        except RuntimeError:  # inside of torch.func.vmap nobody can look
+            pass
         return ""
 
     def _wanted(self, step: Step, roots: Collection[str]) -> list[tuple[_Stage, Collection[str]]]:
@@ -144,3 +149,9 @@ class Schedule:
             used.update(value for port, value in stage.inputs.items() if port not in idle)
             wanted.append((stage, idle))
         return wanted[::-1]
+
+
+def _row(node: Node, port: str) -> tuple[int, ...]:
+    """Return the shape of a row of an output; a model without actuators has actions of width 0."""
+    width = node.width(port)
+    return () if width == SCALAR and node.outputs[port] not in SYMBOLS else (width,)

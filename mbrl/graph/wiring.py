@@ -99,8 +99,9 @@ def merged(section: Mapping[str, Any] | None) -> dict[str, Any]:
         before = result["nodes"].get(name, {})
         if "kind" not in entry and not before and BASES[base]["nodes"]:
             raise GraphError(
-                f"graph.nodes.{name} has no kind, and the {base} graph that it is merged over no "
-                f"node of this name; {suggestion(name, BASES[base]['nodes'])}"
+                f"graph.nodes.{name} has no kind (one of {', '.join([*NODES, *POLICIES])}), and "
+                f"the {base} graph that it is merged over no node of this name; "
+                f"{suggestion(name, BASES[base]['nodes'])}"
             )
         # Another kind has other options: those of the base's node go with its kind.
         keep = before if entry.get("kind", before.get("kind")) == before.get("kind") else {}

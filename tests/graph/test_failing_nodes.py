@@ -1,5 +1,6 @@
 """Nodes of a user's that fail, or return what they must not."""
 
+import functools
 import inspect
 
 import pytest
@@ -96,6 +97,27 @@ def test_the_node_that_makes_nan_is_named(monkeypatch, section):
     with pytest.raises(NotFiniteError, match=r"own \(.*\) made 'action' so") as caught:
         unrolled(monkeypatch, section, spoil)
     assert caught.value.rows == (1,)
+
+
+def test_nan_that_was_given_is_nobodys_fault(monkeypatch, section):
+    monkeypatch.setattr(Answering, "answer", staticmethod(lambda wanted: wanted))
+    graph = mbrl.build_graph(section, mbrl.make_task("InvertedPendulum-v5"))
+    with pytest.raises(NotFiniteError) as caught:
+        graph.unroll(torch.full((2, 4), torch.nan, dtype=torch.float64), 1)
+    assert "graph.nodes" not in str(caught.value)
+
+
+def test_a_bug_of_ours_stays_one(monkeypatch, section):
+    def fail(self, *arguments):
+        return functools.reduce(lambda a, b: 1 // 0, [1, 2])
+
+    fail.__globals__["__name__"], before = "mbrl.graph.nodes", fail.__globals__["__name__"]
+    monkeypatch.setattr(NODES.get("observe"), "forward", fail)
+    try:
+        with pytest.raises(ZeroDivisionError):
+            unrolled(monkeypatch, section, lambda wanted: wanted)
+    finally:
+        fail.__globals__["__name__"] = before
 
 
 def test_a_run_whose_node_fails_late_has_saved_what_was_before(tmp_path, monkeypatch, section):

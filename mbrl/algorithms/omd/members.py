@@ -126,16 +126,21 @@ class SeedsActor:
     Args:
         act: the seeds' policies.
         seeds: S.
+        diverged: how many of them stay as they were before they diverged.
     """
 
-    def __init__(self, act: Act, seeds: int):
-        self._act, self._seeds = act, seeds
+    def __init__(self, act: Act, seeds: int, diverged: int = 0):
+        self._act, self._seeds, self._diverged = act, seeds, diverged
         self._generator = torch.Generator()
         self.reset()
 
     def reset(self) -> None:
         """Begin new episodes, whose actions are drawn from the same numbers each time."""
         self._generator.manual_seed(0)
+
+    def measured(self) -> dict[str, float]:
+        """Return what belongs to a summary."""
+        return {"diverged_seeds": float(self._diverged)}
 
     @torch.no_grad()
     def act(self, observation: Array) -> Array:

@@ -18,8 +18,9 @@ from mbrl.algorithms.omd.agent import Agent
 from mbrl.algorithms.omd.members import Members, SeedsActor, returns_of
 from mbrl.algorithms.omd.seeds import Seeds
 from mbrl.data import Batch, ReplayFile, TransitionReplay
-from mbrl.errors import ArgumentError, DivergenceError
+from mbrl.errors import ArgumentError, DivergenceError, MbrlError
 from mbrl.planning.checks import check_counts, check_not_negative
+from mbrl.signals import Interrupted
 
 Precision: TypeAlias = Literal["float32", "float64"]
 
@@ -130,7 +131,9 @@ class SeedwiseRun(ABC):
                     self._pause(f"step {self._taken} of {steps}")
                     whole, forgotten = self._all_but_memory(), self._replay.ahead(chunk)
             measured = self._measured()
-        except DivergenceError:
+        except Interrupted:  # stopped where it was whole
+            raise
+        except MbrlError:
             self._restore_all_but_memory(whole)
             self._replay.put_back(forgotten)
             raise
@@ -139,7 +142,7 @@ class SeedwiseRun(ABC):
 
     def actor(self) -> Actor:
         """Return all seeds' policies: episode i is played by the i-th, and so on in turn."""
-        return SeedsActor(self._played, len(self._seeds))
+        return SeedsActor(self._played, len(self._seeds), diverged=int(self._diverged.sum()))
 
     def state_dict(self) -> dict[str, Any]:
         """Networks, optimisers, environments, memory and random states."""
@@ -201,10 +204,11 @@ class SeedwiseRun(ABC):
             said = f"parameters are no longer finite, those of seeds {numbers}"
             if diverged.all():
                 raise DivergenceError(said) from failure
-            warnings.warn(f"{said}: they learn no more", RuntimeWarning, stacklevel=2)
             self._restore_all_but_memory(whole)
             self._replay.put_back(forgotten)
             self._diverged = diverged
+            said = f"{said}, after {self._replay.added} steps: they learn no more"
+            warnings.warn(said, RuntimeWarning, stacklevel=2)
         if failure is not None:
             raise failure
         self._taken += steps

@@ -26,13 +26,13 @@ long process() {
 #endif
 }
 
-// To wake a thread that sleeps takes as long as a small pass: whoever waits looks for so long first,
-// longer than it is from most passes to the next.
+// To wake a thread that sleeps takes as long as a small pass: whoever waits looks for so long
+// first, longer than it is from most passes to the next.
 constexpr auto kLook = std::chrono::microseconds(600);
 constexpr int kPauses = 32;  // between looks at the clock
-// Where others have the cores, whoever is waited for may have to wait for one of them. If it takes so
-// much longer than the own part, the next calls are not shared: few if it happens once in a while,
-// twice as many with every time, half as many after so many calls that were in time.
+// Where others have the cores, whoever is waited for may have to wait for one of them. If it takes
+// so much longer than the own part, the next calls are not shared: few if it happens once in a
+// while, twice as many with every time, half as many after so many calls that were in time.
 constexpr auto kLate = kLook;
 constexpr int kFewestAlone = 8, kMostAlone = 512, kInTime = 64;
 
@@ -55,7 +55,7 @@ bool seen_soon(F done) {
     }
     std::this_thread::yield();
   } while (std::chrono::steady_clock::now() < end);
-  return false;
+  return done();
 }
 
 // Workers wait for the next call; each takes the part that is its own.

@@ -10,7 +10,7 @@ import mbrl
 from mbrl.algorithms import Setting
 from mbrl.algorithms.omd.agent import Agent
 from mbrl.algorithms.omd.members import Members
-from mbrl.errors import ArgumentError, ConfigError, DivergenceError
+from mbrl.errors import ArgumentError, ConfigError, DivergenceError, TaskError
 from mbrl.finished_runs import load_policy
 from mbrl.runner import run
 from mbrl.signals import Interrupted
@@ -228,7 +228,9 @@ def test_a_seed_that_is_lost_stays_where_it_was_and_the_others_go_on(kind, monke
             agent.parts()["theta"][1, 3] = torch.inf
 
     monkeypatch.setattr(agent, "update", update)
-    with pytest.warns(RuntimeWarning, match=r"no longer finite, those of seeds \[1\]: they learn"):
+    with pytest.warns(
+        RuntimeWarning, match=r"no longer finite, those of seeds \[1\], after 40 steps"
+    ):
         found = algorithm.update()
     wanted = reference.update()
     assert (found["diverged"], wanted["diverged"]) == (1, 0)
@@ -247,6 +249,7 @@ def test_a_seed_that_is_lost_stays_where_it_was_and_the_others_go_on(kind, monke
     continued.load_state_dict(state)
     assert same(continued.update(), found)
     assert same(continued._agent.numbers([0, 1, 2]), agent.numbers([0, 1, 2]))
+    assert continued.actor().measured() == {"diverged_seeds": 1}
 
 
 @pytest.mark.parametrize("buffer_size", [1000, 16])  # 16: what is undone had overwritten others
@@ -265,6 +268,27 @@ def test_physics_that_diverge_are_undone(kind, buffer_size, monkeypatch):
     monkeypatch.setattr(Members, "step", step)
     message = r"the simulation diverged in rows \[1\]"
     undone(algorithm, kind, message, monkeypatch, buffer_size=buffer_size)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_run_whose_environment_fails_goes_on_as_if_it_had_not(tmp_path, kind, monkeypatch):
+    reference = run(config(tmp_path, kind, updates=2, steps=30)).run_dir
+    original, taken = Members.step, []
+
+    def step(self, *arguments):
+        taken.append(arguments)
+        if len(taken) == 37:
+            raise TaskError("the environment failed")
+        original(self, *arguments)
+
+    monkeypatch.setattr(Members, "step", step)
+    other = tmp_path / "other"
+    with pytest.raises(TaskError, match="the environment failed"):
+        run(config(other, kind, updates=2, steps=30))
+    monkeypatch.setattr(Members, "step", original)
+    (path,) = other.glob("*/*")
+    resume(path)
+    assert same_runs(reference, path)
 
 
 @pytest.mark.parametrize(
