@@ -12,8 +12,9 @@ shorter runs that are in it, and all of OUT.csv becomes OUT.png and is printed. 
 made at several times and places.
 
 A seed's final return is the mean of its last LAST evaluations of 10 episodes, also of one that
-diverged and kept the policy of before; the interval is that of Student's t over seeds, at 95 %. `error` is the mean squared distance of the model's next
-observation from the real one on a batch, at the end, and its mean over seeds.
+diverged and kept the policy of before; the interval is that of Student's t over seeds, at 95 %.
+`error` is the mean squared distance of the model's next observation from the real one on a batch,
+at the end, and its mean over seeds.
 """
 
 import argparse

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from mbrl.errors import GraphError, MbrlError, NotFiniteError, one_line, raised_at
-from mbrl.graph.node import SCALAR, SYMBOLS, Node
-from mbrl.graph.wiring import NodeSpec
+from mbrl.graph.node import SCALAR, SYMBOLS, Node, Width
+from mbrl.graph.wiring import NodeSpec, kind_of
 from mbrl.types import Step
 
 
@@ -91,7 +91,10 @@ class Schedule:
                 nodes[spec.name],
                 f"graph.nodes.{spec.name} ({spec.kind})",
                 spec.inputs,
-                {value: _row(nodes[spec.name], port) for port, value in spec.outputs.items()},
+                {
+                    value: _row(nodes[spec.name].width(port), kind_of(spec).outputs[port])
+                    for port, value in spec.outputs.items()
+                },
                 not taken.isdisjoint(spec.outputs.values()),
             )
             for spec in specs
@@ -151,7 +154,6 @@ class Schedule:
         return wanted[::-1]
 
 
-def _row(node: Node, port: str) -> tuple[int, ...]:
+def _row(width: int, declared: Width) -> tuple[int, ...]:
     """Return the shape of a row of an output; a model without actuators has actions of width 0."""
-    width = node.width(port)
-    return () if width == SCALAR and node.outputs[port] not in SYMBOLS else (width,)
+    return () if width == SCALAR and declared not in SYMBOLS else (width,)

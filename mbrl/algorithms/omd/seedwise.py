@@ -20,7 +20,6 @@ from mbrl.algorithms.omd.seeds import Seeds
 from mbrl.data import Batch, ReplayFile, TransitionReplay
 from mbrl.errors import ArgumentError, DivergenceError, MbrlError
 from mbrl.planning.checks import check_counts, check_not_negative
-from mbrl.signals import Interrupted
 
 Precision: TypeAlias = Literal["float32", "float64"]
 
@@ -123,20 +122,20 @@ class SeedwiseRun(ABC):
         """
         self._file.require()
         steps, chunk = self._schedule.steps, self._schedule.chunk
-        whole, forgotten = self._all_but_memory(), self._replay.ahead(chunk)
-        try:
-            while self._taken < steps:
+        measured: dict[str, float] = {}
+        while True:
+            whole, forgotten = self._all_but_memory(), self._replay.ahead(chunk)
+            try:
                 self._advance(min(chunk, steps - self._taken), whole, forgotten)
-                if self._taken < steps:
-                    self._pause(f"step {self._taken} of {steps}")
-                    whole, forgotten = self._all_but_memory(), self._replay.ahead(chunk)
-            measured = self._measured()
-        except Interrupted:  # stopped where it was whole
-            raise
-        except MbrlError:
-            self._restore_all_but_memory(whole)
-            self._replay.put_back(forgotten)
-            raise
+                if self._taken == steps:
+                    measured = self._measured()
+            except MbrlError:
+                self._restore_all_but_memory(whole)
+                self._replay.put_back(forgotten)
+                raise
+            if measured:
+                break
+            self._pause(f"step {self._taken} of {steps}")
         self._taken = 0
         return measured
 
