@@ -249,7 +249,7 @@ def _landscape(options: argparse.Namespace) -> int:
 
 def _record(options: argparse.Namespace) -> int:
     def show(run_dir: str) -> None:
-        video = record_run(run_dir, _of_evaluation(run_dir, options))
+        video = record_run(run_dir, _of_evaluation(run_dir, options, "monitor"))
         print(f"video={video} run_dir={run_dir}", flush=True)
 
     return _each(options, show)
@@ -310,6 +310,11 @@ _MODES: dict[str, Callable[[argparse.Namespace], int]] = {
 }
 # The modes that are told of finished runs by --run.
 _OF_RUNS = ("eval", "record", "landscape", "report")
+# The sections that an evaluation depends on: a policy is as its run has left it.
+_EVALUATED = (
+    "task", "task_args", "eval_task", "eval_task_args", "evaluation", "seed", "threads",
+    "torch_threads",
+)  # fmt: skip
 
 
 def _of_run(run_dir: str, options: argparse.Namespace) -> Config:
@@ -318,14 +323,32 @@ def _of_run(run_dir: str, options: argparse.Namespace) -> Config:
     return _with_imports(from_mapping(_plain(content, options.overrides)), options)
 
 
-def _of_evaluation(run_dir: str, options: argparse.Namespace) -> Config:
-    """The same; what would change nothing of an evaluation is refused."""
-    config = _of_run(run_dir, options)
-    vain = [item for item in options.overrides if _section(item) in ("task", "task_args")]
-    if vain and config.eval_task is not None:
+def _of_evaluation(run_dir: str, options: argparse.Namespace, *more: str) -> Config:
+    """Return what :func:`_of_run` does, unless an override would change nothing of an evaluation.
+
+    Args:
+        run_dir: the folder of the run.
+        options: the command line.
+        more: sections that matter besides those of every evaluation.
+    """
+    config, legal = _of_run(run_dir, options), (*_EVALUATED, *more)
+    for item in options.overrides:
+        section, _, path = item.lstrip("+").partition("=")[0].partition(".")
+        name = path.partition(".")[0]
+        if section not in legal:
+            why = "the policy is as it was trained", suggestion(section, legal)
+        elif section in ("task", "task_args") and config.eval_task is not None:
+            why = (
+                f"it is evaluated in eval_task {config.eval_task}",
+                "legal: eval_task_args.NAME=VALUE, eval_task=NAME, eval_task=null",
+            )
+        elif section == "task_args" and name in config.eval_task_args:
+            given = config.eval_task_args[name]
+            why = f"eval_task_args.{name} is {given!r}", f"legal: eval_{item.lstrip('+')}"
+        else:
+            continue
         raise ConfigError(
-            f"{vain[0]} changes nothing: {run_dir} is evaluated in eval_task {config.eval_task}; "
-            "legal: eval_task_args.NAME=VALUE, eval_task=NAME, eval_task=null"
+            f"{item} changes nothing of the evaluation of {run_dir}: {'; '.join(why)}"
         )
     return config
 

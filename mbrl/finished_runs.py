@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -127,12 +128,24 @@ def evaluate_run(run_dir: str | Path, config: Config) -> Evaluation:
     Raises:
         MbrlError: if there is no such run, or it cannot be evaluated.
     """
-    return evaluate_actor(
-        evaluation_task(config) or training_task(config),
-        load_policy(run_dir, config.evaluation.policy),
-        config.evaluation.episodes,
-        evaluation_seed(config),
-    )
+    with _torch_threads(config.torch_threads):
+        return evaluate_actor(
+            evaluation_task(config) or training_task(config),
+            load_policy(run_dir, config.evaluation.policy),
+            config.evaluation.episodes,
+            evaluation_seed(config),
+        )
+
+
+@contextlib.contextmanager
+def _torch_threads(threads: int) -> Iterator[None]:
+    """Compute with as many threads as the run did: the last bit of a product depends on them."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def evaluate_actor(
@@ -180,8 +193,9 @@ def record_run(run_dir: str | Path, config: Config) -> Path:
         MbrlError: if there is no such run, or nothing can be drawn here.
     """
     folder, task = RunFolder.open(run_dir), evaluation_task(config) or training_task(config)
-    actor = load_policy(run_dir, config.evaluation.policy)
-    episode = played(task, actor, evaluation_seed(config), seconds=config.monitor.video.seconds)
+    with _torch_threads(config.torch_threads):
+        actor = load_policy(run_dir, config.evaluation.policy)
+        episode = played(task, actor, evaluation_seed(config), seconds=config.monitor.video.seconds)
     plot_trajectory(folder, "trajectory", task, episode)
     return film(folder, "episode", task, episode)[0]
 
@@ -203,16 +217,11 @@ def draw_landscape(run_dir: str | Path, config: Config, options: LandscapeOption
     Raises:
         MbrlError: if there is no such run, or it has no loss to draw.
     """
-    folder, threads = RunFolder.open(run_dir), torch.get_num_threads()
-    generator = torch.Generator().manual_seed(options.seed)
-    torch.set_num_threads(config.torch_threads)
+    folder, generator = RunFolder.open(run_dir), torch.Generator().manual_seed(options.seed)
     progress = Progress(options.points**2, "point")
-    try:
+    with _torch_threads(config.torch_threads), contextlib.closing(progress):
         loss = _loss(folder, config, options, generator)
         found = surface(loss, options, generator, evaluated=progress.advance)
-    finally:
-        progress.close()
-        torch.set_num_threads(threads)
     picture, archive = folder.plot("landscape.png"), folder.plot("landscape.npz")
     with whole(archive) as data, whole(picture) as image:
         found.save(data)

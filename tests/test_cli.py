@@ -290,36 +290,6 @@ def test_mode_check_wants_a_simulator(capsys, file, monkeypatch):
     refused(done, "InvertedPendulum-v5 has no MuJoCo simulator")
 
 
-# Evaluating
-
-
-def test_mode_eval_repeats_the_evaluation(capsys, file):
-    path = train(capsys, file, "seed=3", "evaluation.policy=best")
-    done = command(capsys, "--mode", "eval", "--run", path)
-    assert done.out == f"eval_return_mean={summary(path)['eval_return_mean']} run_dir={path}\n"
-    longer = command(capsys, "--mode", "eval", "--run", path, "evaluation.episodes=9")
-    assert longer.out != done.out
-    swapped = command(capsys, "evaluation.episodes=9", "--run", path, "--mode", "eval")
-    assert swapped.out == longer.out
-    two = command(capsys, "--run", path, path, "--mode", "eval")
-    assert two.out == done.out * 2
-    assert sorted(item.name for item in path.parent.iterdir()) == [path.name]
-
-
-def test_mode_eval_refuses_what_changes_nothing(capsys, file):
-    path = train(capsys, file)
-    evaluation = ("--mode", "eval", "--run", path)
-    vain = command(capsys, *evaluation, "task_args.reset_noise_scale=0.2")
-    refused(vain, "task_args.reset_noise_scale=0.2 changes nothing", "InvertedPendulum-v5")
-    own = command(capsys, *evaluation, "eval_task=null", "task_args.reset_noise_scale=0.2")
-    assert own.code == 0
-
-
-def test_mode_eval_wants_runs(capsys, tmp_path):
-    refused(command(capsys, "--mode", "eval"), "--mode eval needs --run DIR")
-    refused(command(capsys, "--mode", "eval", "--run", tmp_path), str(tmp_path), "no config.yaml")
-
-
 # Packages
 
 

@@ -196,6 +196,24 @@ def test_a_signal_ends_an_evaluation_during_training(config, at_update, monkeypa
     assert same_runs(path, reference)
 
 
+def test_an_error_nobody_foresaw_in_an_evaluation_loses_nothing(config, at_update, monkeypatch):
+    options = {"evaluation": {"episodes": 2, "every": 3}}
+    reference = run(config(**options)).run_dir
+
+    def fail(*arguments, **keywords):
+        raise LookupError("a bug")
+
+    with monkeypatch.context() as patch:
+        at_update[3] = lambda algorithm: patch.setattr(finished_runs, "evaluate", fail)
+        with pytest.raises(LookupError, match="a bug"):
+            run(config(**options))
+    path = newest(reference.parent)
+    assert (stored(path)["update"], stored(path)["owed"]) == (3, True)
+    assert "LookupError: a bug" in (path / "log.txt").read_text()
+    resume(path)
+    assert same_runs(path, reference)
+
+
 def test_an_error_of_the_package_in_an_update_is_saved_as_a_divergence_is(config, at_update):
     reference = run(config()).run_dir
 

@@ -134,3 +134,22 @@ def test_a_run_whose_node_fails_late_has_saved_what_was_before(tmp_path, monkeyp
         run(tiny_config(tmp_path, graph=section, checkpoint={"every": 100}))
     (run_dir,) = runs(tmp_path)
     assert stored(run_dir)["update"] == 1
+
+
+def test_actions_of_a_model_without_actuators_have_width_zero(tmp_path):
+    """And are checked like any others, not taken for scalars."""
+    model = tmp_path / "free.xml"
+    model.write_text(
+        "<mujoco><worldbody><body><joint name='j' type='slide' axis='1 0 0'/>"
+        "<geom size='0.1'/></body></worldbody></mujoco>"
+    )
+    cost = {"x": {"residual": {"kind": "joint_position", "joint": "j"}, "weight": 1.0}}
+    arguments = {"model": str(model), "cost": cost, "max_episode_steps": 5}
+    task = mbrl.make_task("mbrl/Residual-v0", **arguments)
+    policy = {"kind": "linear_feedback", "gains": []}
+    graph = mbrl.build_graph({"nodes": {"policy": policy}}, task)
+    state = torch.tensor([[0.3, 0.2], [0.1, 0.0]], dtype=torch.float64)
+    trajectory = graph.unroll(state, 2)
+    assert trajectory.actions.shape == (2, 2, 0)
+    drifted = state[:, 0] + 2 * 0.002 * state[:, 1]  # the time step of MuJoCo
+    torch.testing.assert_close(trajectory.states[2, :, 0], drifted)

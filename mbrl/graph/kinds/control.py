@@ -55,7 +55,7 @@ class LinearFeedback(Node):
                 f"{[len(row) for row in gains]}"
             )
         # Not persistent: the configuration says them, and a checkpoint need not know.
-        self.register_buffer("gains", _vector(gains), persistent=False)
+        self.register_buffer("gains", _vector(gains).reshape(count, entries), persistent=False)
         for name, given, size in (("reference", reference, entries), ("offset", offset, count)):
             if given is not None and len(given) != size:
                 raise GraphError(
