@@ -237,7 +237,7 @@ def _loss(
     if not hasattr(ALGORITHMS.get(kind), "loss"):
         legal = [name for name in ALGORITHMS if hasattr(ALGORITHMS.get(name), "loss")]
         raise ConfigError(
-            f"--mode landscape: {folder.path} is a run of {kind!r}, which optimises no parameters; "
+            f"--mode landscape: {folder.path} is a run of {kind!r}, which has no loss to draw; "
             f"legal: runs of {', '.join(legal)}"
         )
     which = options.policy or config.evaluation.policy

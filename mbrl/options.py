@@ -233,7 +233,9 @@ def _described(annotation: Any) -> str:
         return f"a mapping{_of_several(arguments[1:])}"
     if annotation in (None, type(None)):
         return "null"
-    if dataclasses.is_dataclass(annotation) or origin is Annotated:
+    if origin is Annotated:
+        return "a mapping with a kind"
+    if dataclasses.is_dataclass(annotation):
         return "a mapping"
     return _NAMES.get(annotation, (getattr(annotation, "__name__", str(annotation)),))[0]
 

@@ -338,6 +338,7 @@ def simulator(tmp_path_factory):
 CALLS = [
     (lambda s: mbrl.Simulator(None), "model must be a mujoco.MjModel or a path to MJCF, got None"),
     (lambda s: mbrl.Simulator("nothing.xml"), "no such MJCF file: nothing.xml"),
+    (lambda s: mbrl.Simulator(" <mujoco/>"), r"^model is the text of MJCF.*from_xml_string\(text"),
     (lambda s: mbrl.Simulator(s.model, frame_skip=1.5), "frame_skip must be a positive .* 1.5"),
     (lambda s: mbrl.Simulator(s.model, frame_skip=True), "frame_skip must be a positive .* True"),
     (lambda s: mbrl.Simulator(s.model, threads=0), "threads must be an integer .* 0"),

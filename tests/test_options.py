@@ -253,7 +253,8 @@ def test_a_choice_is_completed_with_the_defaults_of_what_was_chosen():
         ({"size": 1}, r"top\.option\.kind: unknown value None; legal: large, small"),
         ({"kind": "small", "name": "y"}, r"unknown key 'top\.option\.name'; legal: size"),
         ({"kind": "small", "size": "y"}, r"top\.option\.size must be an integer, got 'y'"),
-        (3, r"top\.option must be a mapping, got 3"),
+        (3, r"top\.option must be a mapping with a kind, got 3"),
+        ("small", r"top\.option must be a mapping with a kind, got 'small'"),
     ],
 )
 def test_mistakes_in_a_choice_are_named(value, message):

@@ -52,6 +52,11 @@ def loaded(model: mujoco.MjModel | str | os.PathLike[str]) -> mujoco.MjModel:
         raise ArgumentError(
             f"model must be a mujoco.MjModel or a path to MJCF, got {type(model).__name__}"
         )
+    if str(model).lstrip().startswith("<"):
+        raise ModelError(
+            "model is the text of MJCF, not a path to it; legal: a path, or "
+            "mujoco.MjModel.from_xml_string(text)"
+        )
     path = Path(model)
     if not path.is_file():
         raise ModelError(f"model: no such MJCF file: {path}")

@@ -136,7 +136,10 @@ def test_a_configuration_is_complete(tmp_path):
         ({"kind": "impedence"}, r"^graph\.nodes\.dynamics\.smoothing\.kind: .*mean 'impedance'\?$"),
         (IMPEDANCE | {"widht": 1.0}, r"^unknown key 'graph\.nodes\.dynamics\.smoothing\.widht'; "),
         (IMPEDANCE | {"width": -1.0}, r"^graph\.nodes\.dynamics\.smoothing\.width must be at "),
-        ("impedance", r"^graph\.nodes\.dynamics\.smoothing must be a mapping or null, got 'impe"),
+        (
+            "impedance",
+            r"^graph\.nodes\.dynamics\.smoothing must be a mapping with a kind or null, got 'impe",
+        ),
     ],
 )
 def test_mistakes_in_yaml_are_named(hopper, smoothing, message):
