@@ -72,6 +72,10 @@ class AdjointSystem:
         """Return the rule's z, [n], for g of the form of w."""
         return adjoint(self, flat(gradient, self.w, "gradient"))
 
+    def residual(self, z: Tensor, gradient: Values) -> Tensor:
+        """Return A' z - g, [n], of a rule's z [n] for g of the form of w: zero if z is exact."""
+        return self.times_transposed(z) - flat(gradient, self.w, "gradient")
+
     def by_theta(self, vector: Tensor) -> Values:
         """Return the gradient of <v, F>, v [n], by theta, of the form of theta."""
         names = names_of(self.theta)
@@ -146,22 +150,35 @@ class ConjugateGradient:
     any A that can be inverted allows; iterations cost three times as much, and their number grows
     with the square of A's condition number.
 
+    An A that is neither, as the Hessian of a network's loss is, goes unnoticed without ``normal``:
+    the residual then need not fall at all, and :meth:`AdjointSystem.residual` says what it is.
+
     Attributes:
         iterations: at most. Under torch.func transforms all are made, converged rows staying put.
         tolerance: of the residual, relative to the right-hand side.
         normal: whether to solve the normal equations.
+        blocks: of so many diagonal blocks of A, equal in size, each has step lengths of its own,
+            and stops by itself: problems side by side do not wait for the worst.
     """
 
     iterations: int = 100
     tolerance: float = 1e-5
     normal: bool = False
+    blocks: int = 1
 
     def __post_init__(self) -> None:
         _check(self.iterations >= 1, "iterations", "at least 1", self.iterations)
         _check(self.tolerance >= 0, "tolerance", "at least 0", self.tolerance)
+        _check(self.blocks >= 1, "blocks", "at least 1", self.blocks)
 
     def __call__(self, system: AdjointSystem, gradient: Tensor) -> Tensor:
-        """Return the last iterate."""
+        """Return the last iterate.
+
+        Raises:
+            ArgumentError: if A has no such blocks.
+        """
+        n = gradient.numel()
+        _check(n % self.blocks == 0, "blocks", f"a divisor of the entries of w, {n}", self.blocks)
         if self.normal:
             return self._solved(
                 lambda v: system.times(system.times_transposed(v)), system.times(gradient)
@@ -169,21 +186,24 @@ class ConjugateGradient:
         return self._solved(system.times_transposed, gradient)
 
     def _solved(self, product: Callable[[Tensor], Tensor], right: Tensor) -> Tensor:
-        z, residual, direction = torch.zeros_like(right), right, right
-        square = right @ right
+        residual = direction = right.reshape(self.blocks, -1)
+        z, square = torch.zeros_like(residual), _dot(residual, residual)
         enough = self.tolerance**2 * square
+        active = square > enough
         for _ in range(self.iterations):
-            active = square > enough
-            if not transforms_active() and not active:
+            if not transforms_active() and not active.any():
                 break
-            image = product(direction)
-            step = torch.where(active, square / _nonzero(direction @ image, active), 0.0)
+            image = product(direction.flatten()).view_as(z)
+            curvature = _dot(direction, image)
+            active = active & (curvature != 0)
+            step = torch.where(active, square / _nonzero(curvature, active), 0.0)
             z, residual = z + step * direction, residual - step * image
-            following = residual @ residual
+            following = _dot(residual, residual)
             growth = following / _nonzero(square, active)
             direction = torch.where(active, residual + growth * direction, direction)
             square = torch.where(active, following, square)
-        return z
+            active = active & (square > enough)
+        return z.flatten()
 
 
 @dataclass(frozen=True)
@@ -289,6 +309,11 @@ def _shapes(values: Values) -> Any:
     if isinstance(values, dict):
         return {name: list(value.shape) for name, value in values.items()}
     return list(values.shape)
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    """[blocks, n], [blocks, n] -> [blocks, 1]."""
+    return (a * b).sum(1, keepdim=True)
 
 
 def _nonzero(divisor: Tensor, active: Tensor) -> Tensor:

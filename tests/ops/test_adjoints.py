@@ -7,7 +7,14 @@ import pytest
 import torch
 
 from mbrl.errors import ArgumentError
-from mbrl.ops import ConjugateGradient, Identity, Neumann, implicit_gradient, implicit_solution
+from mbrl.ops import (
+    AdjointSystem,
+    ConjugateGradient,
+    Identity,
+    Neumann,
+    implicit_gradient,
+    implicit_solution,
+)
 from tests.ops.implicit_problems import (
     CASES,
     MATRICES,
@@ -128,11 +135,83 @@ def test_conjugate_gradients_stop_at_their_tolerance():
     assert 1e-9 < residual <= 0.3
 
 
+def blocks(seeds=3, n=6):
+    """Symmetric systems, very different in size and condition, as one."""
+    generator = torch.Generator().manual_seed(8)
+    roots = normal(seeds, n, n, generator=generator)
+    matrices = roots @ roots.mT + 0.1 * torch.eye(n, dtype=torch.float64)
+    matrices *= torch.tensor([1.0, 100.0, 1e-3], dtype=torch.float64)[:, None, None]
+    right = normal(seeds, n, generator=generator)
+    return matrices, side_by_side(matrices), right
+
+
+def side_by_side(matrices):
+    w = torch.zeros(matrices.shape[:-1], dtype=torch.float64)
+    return AdjointSystem(lambda w, _: (matrices @ w[..., None])[..., 0], w, w)
+
+
+def test_conjugate_gradients_solve_every_blocks_own_system():
+    matrices, system, right = blocks()
+    rule = ConjugateGradient(iterations=60, tolerance=1e-12, blocks=3)
+    found = rule(system, right.flatten()).view(3, -1)
+    wanted = np.linalg.solve(matrices.numpy(), right.numpy()[..., None])[..., 0]
+    np.testing.assert_allclose(found, wanted, rtol=1e-6)
+
+
+@pytest.mark.parametrize("iterations", [1, 2, 4])
+def test_a_blocks_iterates_are_its_own(iterations):
+    matrices, system, right = blocks()
+    right[1] = 0.0
+    found = ConjugateGradient(iterations, blocks=3)(system, right.flatten()).view(3, -1)
+    assert not bool(found[1].any())
+    for seed in (0, 2):
+        single = ConjugateGradient(iterations)(side_by_side(matrices[seed]), right[seed])
+        torch.testing.assert_close(found[seed], single, rtol=1e-9, atol=1e-12)
+        # The minimiser of the quadratic in the Krylov space, by least squares.
+        a, b = matrices[seed].numpy(), right[seed].numpy()
+        space, _ = np.linalg.qr(
+            np.stack([np.linalg.matrix_power(a, k) @ b for k in range(iterations)], 1)
+        )
+        wanted = space @ np.linalg.solve(space.T @ a @ space, space.T @ b)
+        np.testing.assert_allclose(found[seed], wanted, rtol=1e-5)
+
+
+def test_the_normal_equations_never_end_worse_than_zero_where_the_system_is_indefinite():
+    """Before they have converged, too; without them the residual grows first."""
+    matrices, _, right = blocks()
+    matrices = matrices - 0.5 * matrices.diagonal(dim1=1, dim2=2).mean(1)[
+        :, None, None
+    ] * torch.eye(6)
+    assert bool((torch.linalg.eigvalsh(matrices).sign().sum(1).abs() < 6).all())
+    system, plain, squared = side_by_side(matrices), [], []
+    for iterations in (1, 2, 3, 4, 60):
+        for residuals, both in ((plain, False), (squared, True)):
+            rule = ConjugateGradient(iterations, tolerance=1e-14, normal=both, blocks=3)
+            z = rule(system, right.flatten())
+            residual = system.residual(z, right).view(3, -1)
+            wanted = (matrices @ z.view(3, -1, 1))[..., 0] - right
+            torch.testing.assert_close(residual, wanted)
+            residuals.append(residual.norm(dim=1) / right.norm(dim=1))
+    for early, late in itertools.pairwise([torch.ones(3), *squared]):
+        assert bool((late <= early * (1 + 1e-9)).all())
+    assert bool((squared[-1] < 1e-6).all())
+    assert float(torch.stack(plain[:-1]).max()) > 2
+
+
+def test_blocks_must_divide_the_problem():
+    _, system, right = blocks()
+    with pytest.raises(
+        ArgumentError, match="blocks must be a divisor of the entries of w, 18, got 4"
+    ):
+        ConjugateGradient(blocks=4)(system, right.flatten())
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: ConjugateGradient(iterations=0), "iterations must be at least 1, got 0"),
         (lambda: ConjugateGradient(tolerance=-1.0), "tolerance must be at least 0, got -1.0"),
+        (lambda: ConjugateGradient(blocks=0), "blocks must be at least 1, got 0"),
         (lambda: Neumann(terms=0), "terms must be at least 1, got 0"),
         (lambda: Neumann(step=0.0), "step must be positive, got 0.0"),
     ],

@@ -70,6 +70,10 @@ class Adam:
         self._second.zero_()
         self._steps.zero_()
 
+    def finite(self) -> Tensor:
+        """Return in which rows of the values all that is remembered of gradients is finite, [S]."""
+        return (self._first.isfinite() & self._second.isfinite()).flatten(1).all(1)
+
     def state_dict(self) -> dict[str, Any]:
         """Return what the next step depends on, beside the values."""
         return {

@@ -37,8 +37,14 @@ class Agent(ABC):
         """Return all that updates change, by name: tensors [S, ...] and optimisers."""
 
     def lost(self) -> Tensor:
-        """Return which seeds' numbers are no longer finite, [S] bool."""
-        finite = [part.isfinite().flatten(1).all(1) for part in self._tensors().values()]
+        """Return which seeds' numbers are no longer finite, those of optimisers too, [S] bool.
+
+        A seed whose optimiser met a gradient too large to be squared would never move again.
+        """
+        finite = [
+            part.isfinite().flatten(1).all(1) if isinstance(part, Tensor) else part.finite()
+            for part in self.parts().values()
+        ]
         return ~torch.stack(finite).all(0)
 
     def numbers(self, seeds: Sequence[int]) -> dict[str, Tensor]:

@@ -14,12 +14,12 @@ from torch import Tensor
 
 from mbrl.algorithms.omd.adam import Adam
 from mbrl.algorithms.omd.agent import Agent, Draw, Parts
-from mbrl.algorithms.omd.inner import SeedwiseConjugateGradient, SoftQProblem
+from mbrl.algorithms.omd.inner import SoftQProblem
 from mbrl.algorithms.omd.model import Model, Prediction
 from mbrl.algorithms.omd.soft_q import SoftQ
 from mbrl.data import Batch
 from mbrl.nn import FlatMLP
-from mbrl.ops import Adjoint, Identity, implicit_gradient
+from mbrl.ops import Adjoint, AdjointSystem, ConjugateGradient, Identity, implicit_gradient
 
 _LAST_GAIN = 0.01
 _VALUES = 5  # functions that value equivalence is asked of
@@ -47,7 +47,7 @@ class Settings:
     learn_reward: bool
     warm_opt: bool
     warm_start: bool
-    adjoint: Literal["identity", "conjugate_gradient"]
+    adjoint: Literal["identity", "conjugate_gradient", "normal_equations"]
     damping: float
     adjoint_iterations: int
 
@@ -171,8 +171,12 @@ class OMD(DiscreteAgent):
     def __init__(self, settings: Settings, generators: Sequence[torch.Generator]):
         super().__init__(settings, generators)
         self._adjoint: Adjoint = Identity()
-        if settings.adjoint == "conjugate_gradient":
-            self._adjoint = SeedwiseConjugateGradient(len(generators), settings.adjoint_iterations)
+        if settings.adjoint != "identity":
+            self._adjoint = ConjugateGradient(
+                settings.adjoint_iterations,
+                normal=settings.adjoint == "normal_equations",
+                blocks=len(generators),
+            )
 
     @property
     def batches(self) -> int:
@@ -208,27 +212,55 @@ class OMD(DiscreteAgent):
         self.w.flat.copy_(drawn.flat)
         self._w_.flat.copy_(drawn.flat)
 
+    @torch.no_grad()
+    def measured(self, batch: Batch) -> dict[str, Tensor]:
+        """Return what describes the seeds' state on a batch, [S] each.
+
+        Where an adjoint system is solved, its relative residual is added, ``adjoint_residual``.
+        """
+        found = super().measured(batch)
+        if not isinstance(self._adjoint, Identity):
+            taken = self._one_hot(batch.action)
+            inner, prediction = self._inner(
+                batch, taken, self._predicted(batch, taken, noisy=False)
+            )
+            system = AdjointSystem(
+                inner.condition, self.w.flat, prediction, (), self._settings.damping
+            )
+            wanted = self._w_gradient.flat
+            residual = system.residual(system.solution_of(self._adjoint, wanted), wanted)
+            found["adjoint_residual"] = residual.view_as(wanted).norm(dim=1) / wanted.norm(dim=1)
+        return found
+
     def _implicit_gradient(
         self, batch: Batch, taken: Tensor, prediction: Prediction
     ) -> dict[str, Tensor]:
         """Return the gradient of the real error by what the model predicts, as w is now."""
-        s, w = self._settings, self.w
-        y = self.q.target(self._w_, batch.following, batch.reward, batch.mask)
-        tape = self.q.network.forward(w, batch.observation)
-        self.q.loss_gradient(w, tape, self.q.errors(tape, taken, y), self._w_gradient)
-        inner = SoftQProblem(self.q, w, self._w_, batch.observation, taken, batch.mask, tape)
+        inner, predicted = self._inner(batch, taken, prediction)
         found = implicit_gradient(
             inner.condition,
-            w.flat,
-            {"following": prediction.following, "reward": self._reward(batch, prediction)},
+            self.w.flat,
+            predicted,
             self._w_gradient.flat,
             adjoint=self._adjoint,
-            damping=s.damping,
+            damping=self._settings.damping,
             pull=inner.pull,
         )
-        if not s.learn_reward:
+        if not self._settings.learn_reward:
             del found["reward"]
         return found
+
+    def _inner(
+        self, batch: Batch, taken: Tensor, prediction: Prediction
+    ) -> tuple[SoftQProblem, dict[str, Tensor]]:
+        """Return the inner problem and its parameters; write the gradient of the real error."""
+        y = self.q.target(self._w_, batch.following, batch.reward, batch.mask)
+        tape = self.q.network.forward(self.w, batch.observation)
+        self.q.loss_gradient(self.w, tape, self.q.errors(tape, taken, y), self._w_gradient)
+        return (
+            SoftQProblem(self.q, self.w, self._w_, batch.observation, taken, batch.mask, tape),
+            {"following": prediction.following, "reward": self._reward(batch, prediction)},
+        )
 
 
 class MLE(DiscreteAgent):

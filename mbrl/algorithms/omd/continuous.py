@@ -36,17 +36,17 @@ class ContinuousOMD(SeedwiseRun):
     is shown distractors, is where they differ.
 
     ``seeds`` runs are made together, of seeds ``seed``, ``seed + 1``, ..., each with environment,
-    memory, networks and random numbers of its own: run i alone (``seed=seed+i, seeds=1``) gives,
-    to rounding, the same. Every step of every environment after the first ``random_steps`` is
-    followed by an update; an episode that is cut by its time limit bootstraps, one that terminates
-    does not. Here an update of the run is ``steps`` of these, after which each seed's mean action
-    plays ``eval_episodes``: ``return_mean`` and ``return_std`` are of the seeds' mean returns,
-    ``return_<seed>`` are these, and ``env_steps`` counts those of one seed. A seed whose parameters
-    are no longer finite is put back and learns no more; ``diverged`` counts these. What else is
-    measured is of a batch, and its mean over seeds: ``critic_loss`` under real transitions,
-    ``actor_loss``, ``values`` of the policy's actions, its ``temperature`` and ``entropy``,
-    ``model_error`` (squared distance) and ``reward_error`` of the model, and the norms of the
-    gradients.
+    memory, networks and random numbers of its own: an update of run i alone (``seed=seed+i,
+    seeds=1``) is the same to rounding, which in single precision grows to another run. Every step
+    of every environment after the first ``random_steps`` is followed by an update; an episode that
+    is cut by its time limit bootstraps, one that terminates does not. Here an update of the run is
+    ``steps`` of these, after which each seed's mean action plays ``eval_episodes``: ``return_mean``
+    and ``return_std`` are of the seeds' mean returns, ``return_<seed>`` are these, and
+    ``env_steps`` counts those of one seed. A seed whose parameters are no longer finite is put back
+    and learns no more; ``diverged`` counts these. What else is measured is of a batch, and its mean
+    over seeds: ``critic_loss`` under real transitions, ``actor_loss``, ``values`` of the policy's
+    actions, its ``temperature`` and ``entropy``, ``model_error`` (squared distance) and
+    ``reward_error`` of the model, and the norms of the gradients.
 
     What is evaluated are all seeds' policies: episode i is played by the i-th, and so on in turn.
     The memory lies in the run's folder, checkpoints/replay.bin, every transition once.
@@ -56,7 +56,7 @@ class ContinuousOMD(SeedwiseRun):
         agent: omd or mle.
         seeds: how many runs.
         updates: of the run; environments take ``updates`` times ``steps`` steps.
-        steps: of each environment in an update.
+        steps: of each environment in an update; runs that differ in it draw other numbers.
         random_steps: first steps, whose actions are uniform.
         eval_episodes: of each seed, after every update.
         discount: gamma.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import Literal
 
@@ -17,6 +18,7 @@ from mbrl.algorithms.omd.seedwise import Precision, Schedule, SeedwiseRun
 from mbrl.data import distinct_indices
 from mbrl.errors import ArgumentError
 from mbrl.nn import threads_to_passes
+from mbrl.options import schema
 from mbrl.planning.checks import check_counts, check_not_negative, check_positive, check_shares
 
 _CHUNK = 1000  # steps; they take a fraction of a second
@@ -35,15 +37,17 @@ class DiscreteOMD(SeedwiseRun):
     where they differ.
 
     ``seeds`` runs are made together, of seeds ``seed``, ``seed + 1``, ..., each with environment,
-    memory, networks and random numbers of its own: run i alone (``seed=seed+i, seeds=1``) gives,
-    to rounding, the same. Every step of every environment after the first ``random_steps`` is
+    memory, networks and random numbers of its own: an update of run i alone (``seed=seed+i,
+    seeds=1``) is the same to rounding, which in single precision grows to another run in a
+    thousand updates or so. Every step of every environment after the first ``random_steps`` is
     followed by an update. Here an update of the run is ``steps`` of these, after which each seed's
     policy plays ``eval_episodes``: ``return_mean`` and ``return_std`` are of the seeds' mean
     returns, ``return_<seed>`` are these, and ``env_steps`` counts those of one seed. A seed whose
     parameters are no longer finite is put back and learns no more; ``diverged`` counts these. What
     else is measured is of a batch, and its mean over seeds: ``vals_Q``, ``loss_Q`` and
-    ``grad_norm_Q`` of Q under real transitions, the policy's ``entropy``, and ``next_obs_nll``,
-    ``model_error`` (squared) and ``reward_error`` of the model.
+    ``grad_norm_Q`` of Q under real transitions, the policy's ``entropy``, ``next_obs_nll``,
+    ``model_error`` (squared) and ``reward_error`` of the model, and ``adjoint_residual``, relative,
+    where an adjoint system is solved.
 
     What is evaluated are all seeds' policies: episode i is played by the i-th, and so on in turn.
     The memory lies in the run's folder, checkpoints/replay.bin, every transition once.
@@ -53,7 +57,7 @@ class DiscreteOMD(SeedwiseRun):
         agent: omd, mle or vep.
         seeds: how many runs.
         updates: of the run; environments take ``updates`` times ``steps`` steps.
-        steps: of each environment in an update.
+        steps: of each environment in an update; runs that differ in it draw other numbers.
         random_steps: first steps, whose actions are uniform.
         eval_episodes: of each seed, after every update.
         discount: gamma.
@@ -76,15 +80,18 @@ class DiscreteOMD(SeedwiseRun):
             mle and vep. Not to: with K = 1 its step is that of sign descent.
         warm_start: omd: whether the inner problem is solved from the last solution; otherwise from
             other random weights every time, as those of the target networks.
-        adjoint: omd: the rule for the inverse Hessian in the implicit gradient; see
-            :class:`~mbrl.ops.Identity`.
-        damping: of the Hessian; for conjugate_gradient.
-        adjoint_iterations: at most; for conjugate_gradient.
+        adjoint: omd: the rule for the inverse Hessian in the implicit gradient. Q's Hessian is
+            indefinite: ``conjugate_gradient``, which the paper's authors offer, takes it for
+            positive definite, and may be further from the solution than zero is; with
+            ``normal_equations`` the residual falls, slowly. See
+            :class:`~mbrl.ops.ConjugateGradient`.
+        damping: added to the Hessian where a system is solved.
+        adjoint_iterations: of conjugate gradients, at most.
         dtype: precision of networks.
 
     Raises:
         ArgumentError: if a number is out of its range, or the task's steps cannot be batched or its
-            actions are not discrete.
+            actions are not discrete, or an option is given that the agent does not have.
     """
 
     def __init__(
@@ -115,7 +122,7 @@ class DiscreteOMD(SeedwiseRun):
         learn_reward: bool = True,
         warm_opt: bool = False,
         warm_start: bool = True,
-        adjoint: Literal["identity", "conjugate_gradient"] = "identity",
+        adjoint: Literal["identity", "conjugate_gradient", "normal_equations"] = "identity",
         damping: float = 1e-5,
         adjoint_iterations: int = 100,
         dtype: Precision = "float64",
@@ -132,6 +139,13 @@ class DiscreteOMD(SeedwiseRun):
         check_positive("algorithm", alpha=alpha, lr=lr, model_lr=model_lr)
         check_not_negative("algorithm", damping=damping)
         check_shares("algorithm", discount=discount, tau=tau, epsilon=epsilon)
+        unused: dict[str, object]
+        if agent != "omd":
+            unused = {"warm_opt": warm_opt, "warm_start": warm_start, "adjoint": adjoint}
+            _refuse(unused, f"algorithm.agent {agent} solves no inner problem", "agent=omd")
+        if adjoint == "identity":
+            unused = {"damping": damping, "adjoint_iterations": adjoint_iterations}
+            _refuse(unused, "algorithm.adjoint identity solves no system", "another adjoint")
         if not batch_size <= min(random_steps, buffer_size):
             raise ArgumentError(
                 "algorithm.batch_size must be at most random_steps and buffer_size, "
@@ -151,7 +165,8 @@ class DiscreteOMD(SeedwiseRun):
         if task.discrete_actions is None:
             raise ArgumentError(
                 f"task {task.name} does not fit algorithm.kind omd, which takes discrete actions; "
-                "legal: CartPole-v1; of numbers: algorithm.kind omd_sac"
+                "legal: CartPole-v1, mbrl/TwoState-v0, a TorchTask of yours; of numbers: "
+                "algorithm.kind omd_sac"
             )
         own = Seeds(setting.generator.initial_seed(), seeds)
         learner = AGENTS[agent](
@@ -213,6 +228,16 @@ class DiscreteOMD(SeedwiseRun):
         learner = self._learner
         found = learner.q.policy(learner.w, observation.to(self._dtype))
         return found.to(torch.float64)
+
+
+def _refuse(unused: Mapping[str, object], why: str, legal: str) -> None:
+    """Refuse options that are not what they are by default, and have no effect."""
+    for name, value in unused.items():
+        if value != schema(DiscreteOMD)[name][1]:
+            raise ArgumentError(
+                f"algorithm.{name} has no effect: {why}; leave it at "
+                f"{schema(DiscreteOMD)[name][1]!r}, or choose {legal}; got {value!r}"
+            )
 
 
 def sampled(probabilities: Tensor, uniform: Tensor) -> Tensor:

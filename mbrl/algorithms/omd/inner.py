@@ -11,7 +11,6 @@ from torch import Tensor
 
 from mbrl.algorithms.omd.soft_q import SoftQ
 from mbrl.nn import Parameters, Tape
-from mbrl.ops import AdjointSystem
 
 
 class InnerProblem(ABC):
@@ -91,47 +90,3 @@ class SoftQProblem(InnerProblem):
         """Return that by the predicted next observations, [S, B, n]."""
         target = self.q.taped_target(self.w_, following, self.mask)
         return self.q.target_gradient(self.w_, target, by_target)
-
-
-@dataclass(frozen=True)
-class SeedwiseConjugateGradient:
-    """Conjugate gradients (Hestenes and Stiefel 1952), of each seed's own system.
-
-    Each has step lengths of its own, and stops when its own residual is small enough. The Hessian
-    of a network's loss may be indefinite, which is not looked at.
-
-    Attributes:
-        seeds: S; the systems are the diagonal blocks of one.
-        iterations: at most.
-        tolerance: of the residual, relative to the right-hand side.
-    """
-
-    seeds: int
-    iterations: int = 100
-    tolerance: float = 1e-5
-
-    def __call__(self, system: AdjointSystem, gradient: Tensor) -> Tensor:
-        """Return the last iterates, [S * P]."""
-        residual = direction = gradient.view(self.seeds, -1)
-        z = torch.zeros_like(residual)
-        square = _dot(residual, residual)
-        enough = self.tolerance**2 * square
-        active = square > enough
-        for _ in range(self.iterations):
-            if not bool(active.any()):
-                break
-            image = system.times_transposed(direction.flatten()).view_as(z)
-            curvature = _dot(direction, image)
-            active = active & (curvature != 0)
-            step = torch.where(active, square / curvature, 0.0)
-            z, residual = z + step * direction, residual - step * image
-            following = _dot(residual, residual)
-            direction = torch.where(active, residual + following / square * direction, direction)
-            square = torch.where(active, following, square)
-            active = active & (square > enough)
-        return z.flatten()
-
-
-def _dot(a: Tensor, b: Tensor) -> Tensor:
-    """[S, P], [S, P] -> [S, 1]."""
-    return (a * b).sum(1, keepdim=True)

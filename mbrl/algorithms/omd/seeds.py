@@ -19,8 +19,8 @@ class Seeds:
     Attributes:
         numbers: the seeds.
         learning: generators of what learning depends on.
-        looking: others, for evaluations, so that learning does not depend on how often it is looked
-            at.
+        looking: others, for evaluations, so that learning does not depend on how many episodes
+            are looked at.
     """
 
     def __init__(self, first: int, count: int):

@@ -70,9 +70,10 @@ class SeedwiseRun(ABC):
     agent. An update of the run is many of these, after which each seed's policy plays some
     episodes.
 
-    A seed whose parameters are no longer finite is put back to where it was at most ``chunk`` steps
-    before, and learns no more; the others go on as if nothing had happened. Of how many this is so,
-    ``diverged`` says.
+    A seed whose parameters, or what its optimisers remember, or whose actions are no longer finite
+    is put back to where it was at most ``chunk`` steps before, and learns no more; the others go on
+    as if nothing had happened. Of how many this is so, ``diverged`` says. An environment that fails
+    for any other reason ends the run.
 
     Args:
         setting: task, and what to call in the middle of updates.
@@ -193,9 +194,12 @@ class SeedwiseRun(ABC):
             failure = None
             try:
                 self._take(steps)
-            except DivergenceError as error:
+            except MbrlError as error:
                 failure = error
-            lost = self._agent.lost() & ~self._diverged  # which may have made the physics diverge
+            lost = self._agent.lost()
+            if failure is not None:  # an environment may refuse actions that are not numbers
+                lost |= ~self._act_by_numbers()
+            lost &= ~self._diverged
             if not lost.any():
                 break
             diverged = self._diverged | lost
@@ -211,6 +215,14 @@ class SeedwiseRun(ABC):
         if failure is not None:
             raise failure
         self._taken += steps
+
+    def _act_by_numbers(self) -> Tensor:
+        """Return whose policies' actions are finite at what the seeds see now, [S] bool.
+
+        It draws random numbers; whoever asks puts the generators back.
+        """
+        action = self._explored(self._members.observation, self._drawn(1)[0], random=False)
+        return action.isfinite().flatten(1).all(1)
 
     def _take(self, steps: int) -> None:
         begun, first = self._replay.added, self._schedule.random_steps

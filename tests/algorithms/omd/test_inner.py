@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from mbrl.algorithms.omd.inner import SeedwiseConjugateGradient, SoftQProblem
+from mbrl.algorithms.omd.inner import SoftQProblem
 from mbrl.algorithms.omd.soft_q import SoftQ
 from mbrl.algorithms.omd.twin_critic import CriticProblem, TwinCritic
-from mbrl.ops import AdjointSystem, Identity, implicit_gradient
+from mbrl.ops import Identity, implicit_gradient
 
 SEEDS, BATCH, N, A = 2, 4, 3, 2
 MASK = torch.tensor([[1.0, 1, 0, 1], [1, 0, 1, 1]], dtype=torch.float64)
@@ -111,41 +111,3 @@ def test_the_implicit_gradient_takes_both(problem):
     )
     for name in found:
         torch.testing.assert_close(plain[name], closed[name])
-
-
-def blocks(seeds=3, n=6):
-    """Symmetric systems of seeds, very different in size and condition, as one."""
-    roots = normal(seeds, n, n, seed=8)
-    matrices = roots @ roots.mT + 0.1 * torch.eye(n, dtype=torch.float64)
-    matrices *= torch.tensor([1.0, 100.0, 1e-3], dtype=torch.float64)[:, None, None]
-    w, right = torch.zeros(seeds, n, dtype=torch.float64), normal(seeds, n, seed=9)
-    return matrices, AdjointSystem(lambda w, _: (matrices @ w[..., None])[..., 0], w, w), right
-
-
-def test_conjugate_gradients_solve_every_seeds_own_system():
-    matrices, system, right = blocks()
-    rule = SeedwiseConjugateGradient(3, iterations=60, tolerance=1e-12)
-    found = rule(system, right.flatten()).view(3, -1)
-    wanted = np.linalg.solve(matrices.numpy(), right.numpy()[..., None])[..., 0]
-    np.testing.assert_allclose(found, wanted, rtol=1e-6)
-
-
-@pytest.mark.parametrize("iterations", [1, 2, 4])
-def test_a_seeds_iterates_are_its_own(iterations):
-    matrices, system, right = blocks()
-    right[1] = 0.0
-    found = SeedwiseConjugateGradient(3, iterations)(system, right.flatten()).view(3, -1)
-    assert not bool(found[1].any())
-    for seed in (0, 2):
-        alone = AdjointSystem(
-            lambda w, _, seed=seed: matrices[seed] @ w, torch.zeros_like(right[seed]), right[seed]
-        )
-        single = SeedwiseConjugateGradient(1, iterations)(alone, right[seed])
-        torch.testing.assert_close(found[seed], single, rtol=1e-9, atol=1e-12)
-        # The minimiser of the quadratic in the Krylov space, by least squares.
-        a, b = matrices[seed].numpy(), right[seed].numpy()
-        space, _ = np.linalg.qr(
-            np.stack([np.linalg.matrix_power(a, k) @ b for k in range(iterations)], 1)
-        )
-        wanted = space @ np.linalg.solve(space.T @ a @ space, space.T @ b)
-        np.testing.assert_allclose(found[seed], wanted, rtol=1e-5)

@@ -252,6 +252,50 @@ def test_a_seed_that_is_lost_stays_where_it_was_and_the_others_go_on(kind, monke
     assert continued.actor().measured() == {"diverged_seeds": 1}
 
 
+@pytest.mark.parametrize("weight", [torch.nan, 1e300])  # 1e300: the sums are no numbers
+def test_an_environment_that_refuses_a_lost_seeds_actions_does_not_end_the_others(
+    weight, monkeypatch
+):
+    reference, algorithm = (made("omd_sac", dtype="float64") for _ in range(2))
+    for each in (reference, algorithm):
+        each.update()
+        each.update()
+    agent, calls = algorithm._agent, []
+    original, step = agent.update, Members.step
+
+    def update(draw):
+        original(draw)
+        calls.append(1)
+        if len(calls) == 5:
+            agent.parts()["phi"][1] = weight * agent.parts()["phi"][1].sign()
+
+    def refusing(self, action, *arguments):
+        if not action.isfinite().all():
+            raise TaskError("actions must be numbers")
+        step(self, action, *arguments)
+
+    monkeypatch.setattr(agent, "update", update)
+    monkeypatch.setattr(Members, "step", refusing)
+    with pytest.warns(RuntimeWarning, match=r"seeds \[1\], after 40 steps: they learn no more"):
+        found = algorithm.update()
+    wanted = reference.update()
+    assert found["diverged"] == 1
+    assert (found["return_0"], found["return_2"]) == (wanted["return_0"], wanted["return_2"])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_seed_whose_optimiser_overflowed_is_lost(kind):
+    """In single precision the square of a gradient of 1e22 is infinite: no step is ever taken."""
+    algorithm = made(kind, dtype="float32")
+    algorithm.update()
+    agent = algorithm._agent
+    assert not bool(agent.lost().any())
+    gradient = torch.zeros_like(agent.theta.flat)
+    gradient[2, 0] = 1e22
+    agent._theta_adam.step(gradient)
+    assert agent.lost().tolist() == [False, False, True]
+
+
 @pytest.mark.parametrize("buffer_size", [1000, 16])  # 16: what is undone had overwritten others
 @pytest.mark.parametrize("kind", KINDS)
 def test_physics_that_diverge_are_undone(kind, buffer_size, monkeypatch):
