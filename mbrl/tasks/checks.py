@@ -45,6 +45,7 @@ class Examiner:
 
     def __init__(self, env: Any, steps: EnvironmentStep, hidden: HiddenState, name: str):
         self._env, self._steps, self._hidden, self._name = env, steps, hidden, name
+        self._pushed = hidden.acts  # by what is set in MjData, which a Simulator knows nothing of
 
     def resets(self) -> None:
         """Refuse a reset that does not follow its seed.
@@ -116,6 +117,7 @@ class Examiner:
                 rows.append((current_state(env), rng.uniform(low, high), np.append(t, context)))
                 results.append(taken(env, rows[-1][1], self._name))
                 self._observes(results[-1].observation[0])
+                self._pushed = self._pushed or self._hidden.acts_now(env)
                 if results[-1].terminated[0]:
                     break
         self._hidden.reset(env)
@@ -138,8 +140,13 @@ class Examiner:
     def is_plain(self, simulator: Simulator, points: Points) -> bool:
         """Whether a step is physics under the action and nothing else."""
         kind = type(self._env)
-        if points.action.shape[1] != simulator.spec.nu or any(
-            not getattr(kind, method).__module__.startswith("gymnasium.") for method in _MACHINERY
+        if (
+            self._pushed
+            or points.action.shape[1] != simulator.spec.nu
+            or any(
+                not getattr(kind, method).__module__.startswith("gymnasium.")
+                for method in _MACHINERY
+            )
         ):
             return False
         real = self._steps.run(points.state, points.action, points.constants).next_state

@@ -18,12 +18,11 @@ from mbrl.tasks.attributes import (
     snapshot,
     unpacked,
 )
+from mbrl.tasks.user_inputs import acting_inputs, read_inputs, write_inputs
 from mbrl.types import Array
 
 _RESETS = 16  # resets that are compared to find out what a reset draws
 _MODELS = 3  # of which the model is compared, too
-# What is set in MjData from outside: applied forces, mocap poses, userdata ...; not the controls.
-_INPUTS = int(mujoco.mjtState.mjSTATE_USER) & ~int(mujoco.mjtState.mjSTATE_CTRL)
 _DECLARED = "context"
 
 
@@ -36,13 +35,12 @@ class Saved(NamedTuple):
     @classmethod
     def of(cls, env: Any) -> Saved:
         """Save an environment's."""
-        return cls(snapshot(env), _user_inputs(env))
+        return cls(snapshot(env), read_inputs(env.model, env.data))
 
     def restore(self, env: Any) -> None:
         """Put them back."""
         restore(env, self.attributes)
-        if len(self.inputs):
-            mujoco.mj_setState(env.model, env.data, self.inputs, _INPUTS)
+        write_inputs(env.model, env.data, self.inputs)
 
     def changed(self, after: Saved) -> list[str]:
         """Return the names of what differs."""
@@ -71,6 +69,7 @@ class HiddenState:
         drawn: names of the attributes that c holds.
         other: attributes and user inputs after another reset.
         is_declared: whether the environment says itself what c is.
+        acts: whether its resets set user inputs that physics depends on.
 
     Raises:
         TaskError: if a reset draws what is no number, or changes the model.
@@ -91,6 +90,9 @@ class HiddenState:
                 "keep goals in attributes or mocap bodies"
             )
         self._base, self.other = resets[-1], resets[0]
+        self._fresh = read_inputs(env.model, mujoco.MjData(env.model))
+        self._acting = acting_inputs(env.model)
+        self.acts = any(self._act(one.inputs) for one in resets)
         attributes = self._base.attributes
         self.drawn: list[str] = []
         self._drawn_inputs: NDArray[np.intp] = np.empty(0, dtype=np.intp)
@@ -125,12 +127,16 @@ class HiddenState:
             parts.append(value)
         if self._draws and not self.is_declared:
             self._check_drawn(env)
-        return np.concatenate([*parts, _user_inputs(env)[self._drawn_inputs]])
+        return np.concatenate([*parts, read_inputs(env.model, env.data)[self._drawn_inputs]])
 
     @property
     def draws_inputs(self) -> bool:
         """Whether a reset draws user inputs of MjData."""
         return bool(len(self._drawn_inputs))
+
+    def acts_now(self, env: Any) -> bool:
+        """Whether the user inputs of an environment that physics depends on are not the model's."""
+        return self._act(read_inputs(env.model, env.data))
 
     def reset(self, env: Any) -> None:
         """Put attributes and user inputs back to what they are after some reset."""
@@ -152,7 +158,10 @@ class HiddenState:
         if len(inputs):
             inputs = inputs.copy()
             inputs[self._drawn_inputs] = context[start:]
-            mujoco.mj_setState(env.model, env.data, inputs, _INPUTS)
+            write_inputs(env.model, env.data, inputs)
+
+    def _act(self, inputs: Array) -> bool:
+        return not np.array_equal(inputs[self._acting], self._fresh[self._acting])
 
     def _check_drawn(self, env: Any) -> None:
         """Refuse what a reset draws so rarely that it was not seen to."""
@@ -164,13 +173,6 @@ class HiddenState:
                 f"{self._name}: its reset draws {', '.join(rare)} now and then; an attribute "
                 "`context` must hold what a reset draws"
             )
-
-
-def _user_inputs(env: Any) -> Array:
-    values = np.empty(mujoco.mj_stateSize(env.model, _INPUTS))
-    if len(values):
-        mujoco.mj_getState(env.model, env.data, values, _INPUTS)
-    return values
 
 
 def _brief(value: Any) -> str:
