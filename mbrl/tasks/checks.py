@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,6 +22,11 @@ _OTHER_SEED = 9176
 # How far derived quantities that lag one physics step behind may carry a step in a running episode
 # from one that starts in a set state.
 _LAG = 0.1
+# Over these distances a smooth function in double precision has one slope, one in single several:
+# none over the smallest, where it is large, and any over those that are not much larger.
+_SMALL = (2.0**-27, 2.0**-24, 2.0**-20, 2.0**-16)
+_FLAT = 1e-3
+_APART = 3  # steps between points that are looked at so closely
 _MACHINERY = ("do_simulation", "_step_mujoco_simulation")
 
 
@@ -153,6 +159,25 @@ class Examiner:
         ours = simulator.step(points.state, points.action)
         return bool((np.abs(ours - real) <= 1e-5 * (1 + np.abs(real))).all())
 
+    def is_rounded(self, points: Points, *, differentiated: bool) -> bool:
+        """Whether slopes over small distances do not agree, as those of single precision do not.
+
+        Args:
+            points: where it is looked.
+            differentiated: whether the step is differentiated, or what it observes alone.
+        """
+        found = _uneven(self._steps, *(np.ascontiguousarray(part[::_APART]) for part in points[:3]))
+        observes = callable(getattr(self._env, "tensor_observation", None))
+        names = [n for n in found if differentiated or (n == "observation" and not observes)]
+        if names:
+            warnings.warn(
+                f"{self._name}: its step computes in single precision ({', '.join(names)}): it is "
+                "differentiated over distances of 2^-9, less exactly; compute in float64",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        return bool(found)
+
     def _first(self, x: Array, u: Array, c: Array) -> tuple[Saved, StepResult, Saved, Array]:
         with quiet():
             self._steps.set_row(self._env, x, c)
@@ -284,6 +309,28 @@ class Formulas:
     @property
     def _own(self) -> set[str]:
         return {method.removeprefix("tensor_") for method in self._semantics.own}
+
+
+def _uneven(steps: EnvironmentStep, state: Array, action: Array, constants: Array) -> list[str]:
+    """Return what of a step's results has no slope over small distances, at most points."""
+    rng, spec = np.random.default_rng(2), steps.spec
+    along_x = rng.standard_normal((len(state), spec.ndx)), np.zeros_like(action)
+    along_u = np.zeros((len(state), spec.ndx)), rng.standard_normal(action.shape)
+    here, uneven = steps.converged(state, action, constants), []
+    for dx, du in (along_x, along_u):
+        moved = [
+            steps.converged(spec.retract(state, eps * dx), action + eps * du, constants)
+            for eps in _SMALL
+        ]
+        for name in ("next_state", "reward", "observation"):
+            at = getattr(here, name).reshape(len(state), -1)
+            ends = [getattr(one, name).reshape(at.shape) for one in moved]
+            slopes = np.stack([(end - at) / eps for end, eps in zip(ends, _SMALL, strict=True)])
+            spread, largest = np.ptp(slopes, axis=0), np.abs(slopes).max(0)
+            bad = spread > 0.1 * largest + _FLAT * (1 + np.abs(at))
+            if bad.any(1).mean() > 0.5:
+                uneven.append(name)
+    return list(dict.fromkeys(uneven))
 
 
 def _same(one: StepResult, other: StepResult) -> bool:

@@ -26,7 +26,7 @@ from mbrl.tasks.own_step import EnvironmentStep, current_state
 from mbrl.tasks.residual.environment import ResidualEnv
 from mbrl.tasks.semantics import Semantics
 from mbrl.tasks.task import Task
-from mbrl.tasks.wrappers import ActionMap, action_bounds
+from mbrl.tasks.wrappers import ActionMap, WrappedDynamics, action_bounds
 from mbrl.types import Array, Start, Transition
 
 _PROBES = 3
@@ -136,7 +136,9 @@ class GymnasiumTask(Task):
         """
         if self.has_reward_formula and self._is_plain:
             dynamics = MujocoDynamics(self.simulator, **options)
-            return dynamics if self._actions.is_identity else _Wrapped(self._actions, dynamics)
+            return (
+                dynamics if self._actions.is_identity else WrappedDynamics(self._actions, dynamics)
+            )
         return _OwnDynamics(self, self._own_dynamics_op(**options))
 
     def observe(self, state: Tensor, *, t: int = 0, context: Tensor | None = None) -> Tensor:
@@ -311,7 +313,9 @@ class GymnasiumTask(Task):
         if eps is None and not centered:
             return self._own_op
         self.simulator.check_linearization("step", eps)
-        return FirstOrderOp(self._make_own_step(eps=eps, centered=centered))
+        step = self._make_own_step(eps=eps, centered=centered)
+        step.is_rounded = self._own_step.is_rounded
+        return FirstOrderOp(step)
 
     def _context(self, state: Tensor, context: Tensor | None) -> Tensor:
         """Return the context [B, n] of rows, those of the last start where none is given."""
@@ -385,25 +389,16 @@ class GymnasiumTask(Task):
         alone = self._own_step.run(points.state, points.action, points.constants)
         plain = examiner.is_plain(self.simulator, points)
         Formulas(self._semantics, self.simulator, self.name).check(points, alone, plain=plain)
+        if not self._semantics.is_stock:
+            self._own_step.is_rounded = examiner.is_rounded(
+                points, differentiated=not (plain and self.has_reward_formula)
+            )
         hidden.reset(self._env)
         return plain
 
 
 def _remade(name: str, arguments: dict[str, Any]) -> GymnasiumTask:
     return GymnasiumTask(name, **arguments)
-
-
-class _Wrapped(nn.Module):
-    """Dynamics under the action of a wrapped environment."""
-
-    def __init__(self, actions: ActionMap, dynamics: nn.Module):
-        super().__init__()
-        self._actions, self.dynamics = actions, dynamics
-
-    def forward(self, state: Tensor, action: Tensor) -> Tensor:
-        """[B, nx], [B, nu] -> [B, nx]."""
-        following: Tensor = self.dynamics(state, self._actions(action))
-        return following
 
 
 class _OwnDynamics(nn.Module):

@@ -11,12 +11,15 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from mbrl.errors import DivergenceError, users_code
+from mbrl.errors import DivergenceError, TaskError, users_code
 from mbrl.physics import ManifoldDifference, Simulator, StateSpec, bounds, converge, quiet
 from mbrl.tasks.hidden import HiddenState, Saved
 from mbrl.types import Array, Linearization
 
 _EPS, _CENTERED_EPS = 2.0**-27, 2.0**-20
+_ROUNDED_EPS = (
+    2.0**-9
+)  # centred: 1e-5 of a value in single precision is lost, and of a slope's third
 _UNLIMITED = 2**62
 
 
@@ -46,6 +49,12 @@ class EnvironmentStep:
         name: the environment's id, for messages.
         eps: size of the differences; None: 2^-27, centred 2^-20.
         centered: second-order differences.
+
+    Attributes:
+        spec: the state space, with as many controls as there are actions.
+        extras: columns besides the next state.
+        is_rounded: whether the environment computes in single precision; differences are then
+            centred and of 2^-9, unless eps is given.
     """
 
     def __init__(
@@ -66,8 +75,7 @@ class EnvironmentStep:
         self.spec = copy.copy(simulator.spec)
         self.spec.nu = len(action_low)  # an environment may make its controls of other actions
         self.extras = 2 + int(np.prod(env.observation_space.shape))
-        self._eps = eps or (_CENTERED_EPS if centered else _EPS)
-        self._centered = centered
+        self._eps, self._centered, self.is_rounded = eps, centered, False
         self._latest: StepResult | None = None
         low, high = bounds(simulator.model)
         na = self.spec.na
@@ -101,12 +109,17 @@ class EnvironmentStep:
         """Return the joint Jacobians of x', r and o'; that of ``terminated`` is zero."""
 
         def evaluate(states: Array, ctrls: Array, repeated: Array) -> Array:
-            result = self._run(self._twin, states, ctrls, repeated)
+            result = self.converged(states, ctrls, repeated)
             return _row(result._replace(terminated=np.zeros(len(states), dtype=bool)))
 
+        centered = self._centered or (self.is_rounded and self._eps is None)
         return _differences(self.spec, evaluate, _given(constants), self._bounds)(
-            state, ctrl, eps=self._eps, centered=self._centered
+            state, ctrl, eps=self._eps or self._usual_eps(centered), centered=centered
         )
+
+    def converged(self, state: Array, action: Array, constants: Array) -> StepResult:
+        """Return what :meth:`run` does, of the environment that differences are taken of."""
+        return self._run(self._twin, state, action, constants)
 
     def set_row(self, env: Any, state: Array, constants: Array, saved: Saved | None = None) -> None:
         """Put an environment into a state, as after a reset and t steps.
@@ -134,6 +147,18 @@ class EnvironmentStep:
             return np.zeros(len(next_state), dtype=bool)
         return known.terminated & (known.next_state == next_state).all(axis=1)
 
+    def _check(self, observation: Array) -> None:
+        if observation.shape != (self.extras - 2,):
+            raise TaskError(
+                f"{self._name}: its step returns an observation of shape {observation.shape}, "
+                f"observation_space says {(self.extras - 2,)}; set self.observation_space"
+            )
+
+    def _usual_eps(self, centered: bool) -> float:
+        if self.is_rounded:
+            return _ROUNDED_EPS
+        return _CENTERED_EPS if centered else _EPS
+
     def _run(self, env: Any, state: Array, action: Array, constants: Array) -> StepResult:
         n = len(state)
         rows = StepResult(
@@ -147,6 +172,7 @@ class EnvironmentStep:
             for row in range(n):
                 self.set_row(env, state[row], constants[row])
                 one = taken(env, action[row], self._name)
+                self._check(one.observation[0])
                 for whole, part in zip(rows, one, strict=True):
                     whole[row] = part[0]
                 if env.data.warning.number.any():
@@ -189,8 +215,9 @@ class EnvironmentObservation:
 
     def linearize(self, state: Array, ctrl: Array, constants: Array | None) -> Linearization:
         """Return the Jacobians of (x, o), centred differences."""
+        eps = _ROUNDED_EPS if self._steps.is_rounded else _CENTERED_EPS
         return _differences(self.spec, self.evaluate, _given(constants), self._bounds)(
-            state, ctrl, eps=_CENTERED_EPS, centered=True
+            state, ctrl, eps=eps, centered=True
         )
 
 

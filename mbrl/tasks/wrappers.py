@@ -17,7 +17,7 @@ from gymnasium.wrappers import (
     RescaleAction,
     TimeLimit,
 )
-from torch import Tensor
+from torch import Tensor, nn
 
 from mbrl.errors import ArgumentError, TaskError
 
@@ -122,3 +122,21 @@ def action_bounds(env: Any) -> tuple[Tensor, Tensor]:
         torch.from_numpy(np.where(empty, -np.inf, low)),
         torch.from_numpy(np.where(empty, np.inf, high)),
     )
+
+
+class WrappedDynamics(nn.Module):
+    """Dynamics under the action of a wrapped environment.
+
+    Args:
+        actions: what the wrappers make of actions.
+        dynamics: the bare environment's.
+    """
+
+    def __init__(self, actions: ActionMap, dynamics: nn.Module):
+        super().__init__()
+        self._actions, self.dynamics = actions, dynamics
+
+    def forward(self, state: Tensor, action: Tensor) -> Tensor:
+        """[B, nx], [B, nu] -> [B, nx]."""
+        following: Tensor = self.dynamics(state, self._actions(action))
+        return following

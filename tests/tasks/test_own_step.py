@@ -1,5 +1,6 @@
 """The differentiated step of an environment, against the environment stepped by hand."""
 
+import re
 from collections import Counter
 
 import gymnasium
@@ -273,6 +274,17 @@ def test_an_environment_that_cannot_observe_a_set_state_says_so(made):
     assert task.step(state, action).observation.shape == (2, 7)
     with pytest.raises(TaskError, match=r"Blind-v0: Blind has no torch formula.*or _get_obs\(\)"):
         task.observe(state)
+
+
+@pytest.mark.parametrize("shape", [(4,), (1,), (13, 1), ()])
+def test_an_observation_that_is_not_of_its_space_is_refused(shape, registered):
+    class Forgetful(environments.Drone):
+        def _get_obs(self):
+            return np.zeros(shape if hasattr(self, "observation_space") else 13)
+
+    says = rf"step returns an observation of shape {re.escape(str(shape))}, .*\(13,\)"
+    with pytest.raises(TaskError, match=says):
+        mbrl.make_task(registered(Forgetful), threads=1)
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
