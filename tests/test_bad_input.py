@@ -12,6 +12,7 @@ import mbrl
 from mbrl import checkpoint
 from mbrl.config import from_mapping
 from mbrl.finished_runs import load_policy, resumed_config
+from mbrl.planning import ILQR, make_problem
 from mbrl.runner import run
 from tests.tiny import TINY, command, refused, runs, stored, tiny_config, write_tiny
 
@@ -301,6 +302,7 @@ def test_whatever_a_checkpoint_holds_is_refused_or_used(finished, every):
 PENDULUM = """<mujoco><worldbody><body><joint name="h" axis="0 1 0"/><geom size=".1"/></body>
 </worldbody><actuator><motor joint="h"/></actuator></mujoco>"""
 X, U = np.zeros((2, 2)), np.zeros((2, 1))
+S = torch.zeros(2, 4)
 MODELS = [
     ("hello", ["does not compile", "XML"]),
     ("", ["does not compile", "empty"]),
@@ -399,13 +401,30 @@ GRAPHS = [
     (lambda t: mbrl.build_graph({"nodes": {"a.b": {}}}, t), "name of a node .* got 'a.b'"),
     (lambda t: t.reset(2.5, torch.Generator()), "batch must be an integer, zero or more, got 2.5"),
     (lambda t: t.reset(2, 7), "generator must be a torch.Generator, got int"),
-    (lambda t: t.step(X, U), "state must be a tensor, got ndarray"),
+    (lambda t: t.step(X, U), "state must be a tensor of real numbers, got ndarray"),
+    (lambda t: t.observe(X), "state must be a tensor of real numbers, got ndarray"),
+    (lambda t: t.terminated(X), "state must be a tensor of real numbers, got ndarray"),
+    (lambda t: t.reward(S, U, S), "action must be a tensor of real numbers, got ndarray"),
+    (lambda t: t.reward(S, torch.zeros(1, 1), S), r"shapes .*, got \[2, 4\] and \[1, 1\]"),
+    (lambda t: mbrl.build_graph(None, t).unroll(X, 1), "state must be a tensor of real .* ndarray"),
+    (lambda t: make_problem("Hopper-v5", 3), "task must be a Task, see mbrl.make_task; got str"),
+    (lambda t: make_problem(t, 3.0), "algorithm.horizon must be an integer, got 3.0"),
+    (lambda t: make_problem(t, "3"), "algorithm.horizon must be an integer, got '3'"),
+    (lambda t: make_problem(t, None), "horizon must be an integer, got None"),
+    (lambda t: make_problem(t, 3, dynamics=lambda x, u: x), "dynamics must be a torch.nn.Module"),
+    (lambda t: ILQR(iterations=2.5), "iterations must be an integer, got 2.5"),
+    (lambda t: ILQR().plan(t, S), "problem must be a Problem, see make_problem; got Gymnasium"),
+    (lambda t: ILQR().plan(make_problem(t, 3), X), "state must be a tensor of real .* ndarray"),
+    (lambda t: ILQR().plan(make_problem(t, 3), S * 1j), "real numbers, got torch.complex64"),
+    (lambda t: ILQR().plan(make_problem(t, 3), S, [[0]]), "actions must be a tensor of .* list"),
+    (lambda t: ILQR().plan(make_problem(t, 3), S, generator=0), "must be a torch.Gen.* int"),
+    (lambda t: ILQR().plan(make_problem(t, 3), S, iterations=2.0), "iterations must be an integer"),
     (lambda t: mbrl.build_graph({"nodes": 3}, t), "graph.nodes must be a mapping, got 3"),
     (lambda t: mbrl.build_graph(None, t).unroll(torch.zeros(2, 4), 0), "horizon must .* got 0"),
     (lambda t: mbrl.build_graph(None, t).unroll(torch.zeros(2, 3), 1), r"state must .* \[2, 3\]"),
     (lambda t: mbrl.build_graph(None, t).unroll(torch.zeros(2, 4) + NAN, 1), "must be finite"),
     (lambda t: t.step(torch.zeros(2, 3), torch.zeros(2, 1)), r"got \[2, 3\] and \[2, 1\]"),
-]
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("call", "words"), GRAPHS)

@@ -15,6 +15,7 @@ from mbrl.graph.nodes import PolicyNode
 from mbrl.graph.schedule import Schedule, parted
 from mbrl.graph.wiring import OBSERVED, GraphSpec, parse
 from mbrl.nn import RunningNormalizer
+from mbrl.ops import check_real
 from mbrl.tasks import Task
 from mbrl.types import Step, Trajectory
 
@@ -164,6 +165,7 @@ class Graph(nn.Module):
 
     def _check(self, state: Tensor, horizon: int, record: Sequence[str]) -> None:
         nx = self._widths["state"]
+        check_real(state=state)
         if state.ndim != 2 or state.shape[1] != nx:
             raise ArgumentError(f"state must have shape [B, {nx}], got {list(state.shape)}")
         if isinstance(horizon, bool) or not isinstance(horizon, int) or horizon < 1:

@@ -8,7 +8,7 @@ from mbrl.ops.adjoints import (
     Identity,
     Neumann,
 )
-from mbrl.ops.batch import batched
+from mbrl.ops.batch import batched, check_real
 from mbrl.ops.dynamics import MujocoDynamics
 from mbrl.ops.fields import MujocoFields
 from mbrl.ops.first_order import FirstOrderOp
@@ -32,6 +32,7 @@ __all__ = [
     "Rollout",
     "SurrogateDynamics",
     "batched",
+    "check_real",
     "implicit_gradient",
     "implicit_solution",
 ]

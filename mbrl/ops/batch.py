@@ -9,6 +9,18 @@ from mbrl.errors import ArgumentError
 from mbrl.physics import StateSpec
 
 
+def check_real(**values: object) -> None:
+    """Refuse what is no tensor of real numbers.
+
+    Raises:
+        ArgumentError: naming the first.
+    """
+    for name, value in values.items():
+        if not isinstance(value, Tensor) or value.is_complex():
+            kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
+            raise ArgumentError(f"{name} must be a tensor of real numbers, got {kind}")
+
+
 def batched(spec: StateSpec, state: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
     """Return state [B, nx] and action [B, nu] in float64 on the CPU.
 
@@ -20,10 +32,7 @@ def batched(spec: StateSpec, state: Tensor, action: Tensor) -> tuple[Tensor, Ten
     Raises:
         ArgumentError: on a wrong type or shape.
     """
-    for name, value in (("state", state), ("action", action)):
-        if not isinstance(value, Tensor) or value.is_complex():
-            kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
-            raise ArgumentError(f"{name} must be a tensor of real numbers, got {kind}")
+    check_real(state=state, action=action)
     if state.shape[-1:] != (spec.nx,) or action.shape[-1:] != (spec.nu,):
         raise ArgumentError(
             f"state and action must have widths {spec.nx} and {spec.nu}, "

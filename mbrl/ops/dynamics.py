@@ -29,6 +29,10 @@ class MujocoDynamics(nn.Module):
     Raises:
         ArgumentError: if there is no such method or smoothing, or a number is out of range.
         ModelError: if the method cannot differentiate this model.
+
+    Attributes:
+        simulator: the same.
+        options: how it is differentiated, as ``Simulator.linearize`` takes it.
     """
 
     def __init__(
@@ -44,8 +48,13 @@ class MujocoDynamics(nn.Module):
         if not isinstance(simulator, Simulator):
             raise ArgumentError(f"simulator must be a Simulator, got {type(simulator).__name__}")
         self.simulator = simulator
-        found = smoothing_of(smoothing)
-        self.op = FirstOrderOp(_ControlStep(simulator, method, eps, centered, found))
+        self.options: dict[str, Any] = {
+            "method": method,
+            "eps": eps,
+            "centered": centered,
+            "smoothing": smoothing_of(smoothing),
+        }
+        self.op = FirstOrderOp(_ControlStep(simulator, self.options))
 
     def forward(self, state: Tensor, action: Tensor) -> Tensor:
         """Advance every row by one control step.
@@ -72,29 +81,13 @@ class _ControlStep:
 
     extras = 0
 
-    def __init__(
-        self,
-        simulator: Simulator,
-        method: str,
-        eps: float | None,
-        centered: bool,
-        smoothing: Smoothing | None,
-    ):
-        simulator.check_linearization(method, eps)
-        self._simulator = simulator
-        self._method, self._eps, self._centered = method, eps, centered
-        self._smoothing = smoothing
+    def __init__(self, simulator: Simulator, options: Mapping[str, Any]):
+        simulator.check_linearization(options["method"], options["eps"])
+        self._simulator, self._options = simulator, options
         self.spec = simulator.spec
 
     def evaluate(self, state: Array, ctrl: Array, constants: Array | None) -> Array:
         return self._simulator.step(state, ctrl)
 
     def linearize(self, state: Array, ctrl: Array, constants: Array | None) -> Linearization:
-        return self._simulator.linearize(
-            state,
-            ctrl,
-            method=self._method,
-            eps=self._eps,
-            centered=self._centered,
-            smoothing=self._smoothing,
-        )
+        return self._simulator.linearize(state, ctrl, **self._options)

@@ -80,6 +80,8 @@ def make_problem(
         ArgumentError: if a cost of residuals is asked of a task without MuJoCo.
         ConfigError: naming the key that is wrong.
     """
+    if not isinstance(task, Task):
+        raise ArgumentError(f"task must be a Task, see mbrl.make_task; got {type(task).__name__}")
     check_counts(where, horizon=horizon)
     options = (
         {} if smoothing is None else {"smoothing": smoothing_of(smoothing, f"{where}.smoothing")}
@@ -153,8 +155,13 @@ def model_of(task: Task, dynamics: nn.Module | Model | None = None, **options: A
         **options: of ``task.dynamics``: method, smoothing.
 
     Raises:
-        ArgumentError: if options are given for dynamics that are made already.
+        ArgumentError: if options are given for dynamics that are made already, or they are none.
     """
+    if dynamics is not None and not isinstance(dynamics, nn.Module | Model):
+        raise ArgumentError(
+            "dynamics must be a torch.nn.Module (state, action) -> next state, or a Model; got "
+            f"{type(dynamics).__name__}"
+        )
     if dynamics is not None and options:
         raise ArgumentError(f"{', '.join(options)}: only for a task's own dynamics")
     if isinstance(dynamics, Model):
@@ -163,7 +170,7 @@ def model_of(task: Task, dynamics: nn.Module | Model | None = None, **options: A
     if dynamics is None and task.has_plain_dynamics and simulator is not None:
         return SimulatorModel(simulator, **options)
     if isinstance(dynamics, MujocoDynamics):
-        return SimulatorModel(dynamics.simulator)
+        return SimulatorModel(dynamics.simulator, **dynamics.options)
     spec = None if simulator is None else simulator.spec
     if isinstance(dynamics, DynamicsModel):
         return learned_model(dynamics, spec)

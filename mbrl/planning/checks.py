@@ -6,6 +6,8 @@ configuration key of the options, for messages; without one they are named alone
 
 from __future__ import annotations
 
+import numpy as np
+
 from mbrl.errors import ArgumentError
 
 
@@ -17,7 +19,11 @@ def check_at_least(least: int, where: str = "", /, **values: float | None) -> No
 
 
 def check_counts(where: str = "", /, **counts: int | None) -> None:
-    """Refuse a count below 1."""
+    """Refuse what is no integer, and a count below 1."""
+    for name, value in counts.items():
+        whole: bool = isinstance(value, int | np.integer) and not isinstance(value, bool)
+        if value is not None and not whole:
+            raise ArgumentError(f"{_key(where, name)} must be an integer, got {value!r}")
     check_at_least(1, where, **counts)
 
 

@@ -217,15 +217,30 @@ class SimulatorModel(ManifoldModel):
 
     Args:
         simulator: the simulator.
-        smoothing: whose A and B stand in; see ``Simulator.linearize``.
         method: see ``Simulator.linearize``.
+        eps: see ``Simulator.linearize``.
+        centered: see ``Simulator.linearize``.
+        smoothing: whose A and B stand in; see ``Simulator.linearize``.
     """
 
-    def __init__(self, simulator: Simulator, *, method: str = "auto", smoothing: Any = None):
+    def __init__(
+        self,
+        simulator: Simulator,
+        *,
+        method: str = "auto",
+        eps: float | None = None,
+        centered: bool = False,
+        smoothing: Any = None,
+    ):
         super().__init__(simulator.spec, simulator.spec.nx)
         self.simulator = simulator
-        simulator.check_linearization(method, None)
-        self._options: dict[str, Any] = {"method": method, "smoothing": smoothing}
+        simulator.check_linearization(method, eps)
+        self._options: dict[str, Any] = {
+            "method": method,
+            "eps": eps,
+            "centered": centered,
+            "smoothing": smoothing,
+        }
 
     def closed_loop(
         self, state: Tensor, law: Law, steps: int, scene: Scene

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from mbrl.errors import ArgumentError
+from mbrl.ops import check_real
+from mbrl.planning.checks import check_counts
 from mbrl.planning.problem import Problem
 
 NOTHING: Mapping[str, Tensor] = MappingProxyType({})
@@ -198,11 +200,20 @@ class Planner(ABC):
                 on its arguments alone.
 
         Raises:
-            ArgumentError: on a wrong shape, a number that is not finite, or an option that does not
-                fit the horizon.
+            ArgumentError: on a wrong type or shape, a number that is not finite, or an option that
+                does not fit the horizon.
             DivergenceError: if rows diverge, and there is nothing to go on from; names them.
         """
         began = time.perf_counter()
+        if not isinstance(problem, Problem):
+            raise ArgumentError(
+                f"problem must be a Problem, see make_problem; got {type(problem).__name__}"
+            )
+        if generator is not None and not isinstance(generator, torch.Generator):
+            raise ArgumentError(
+                f"generator must be a torch.Generator or None, got {type(generator).__name__}"
+            )
+        check_counts(iterations=iterations)
         self.check_horizon(problem.horizon)
         state, actions = checked(problem, state, actions)
         generator = generator or torch.Generator().manual_seed(0)
@@ -223,10 +234,12 @@ def checked(problem: Problem, state: Tensor, actions: Tensor | None) -> tuple[Te
         ArgumentError: on a wrong shape, or a number that is not finite.
     """
     nx = problem.model.state_size
+    check_real(state=state)
     if state.ndim != 2 or state.shape[1] != nx or not len(state):
         raise ArgumentError(f"state must have shape [B, {nx}], got {list(state.shape)}")
     if actions is None:
         actions = problem.still(len(state))
+    check_real(actions=actions)
     wanted = (problem.horizon, len(state), problem.action_size)
     if actions.shape != wanted:
         raise ArgumentError(f"actions must have shape {list(wanted)}, got {list(actions.shape)}")

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from mbrl.errors import ArgumentError
+from mbrl.planning.checks import check_counts
 from mbrl.planning.costs import Quadratic, StageCost, StagePoints, TerminalCost
 from mbrl.planning.model import Law, Model, Scene, all_finite
 from mbrl.ranks import ALONE, Ranks
@@ -48,8 +49,9 @@ class Problem:
     ranks: Ranks = ALONE
 
     def __post_init__(self) -> None:
-        if isinstance(self.horizon, bool) or self.horizon < 1:
-            raise ArgumentError(f"horizon must be at least 1, got {self.horizon!r}")
+        if self.horizon is None:
+            raise ArgumentError("horizon must be an integer, got None")
+        check_counts(horizon=self.horizon)
         if not (self.low < self.high).all():
             raise ArgumentError("low must be below high in every entry")
 

@@ -12,12 +12,13 @@ from torch import Tensor
 from mbrl.errors import TaskError, users_code
 from mbrl.physics import Simulator, quiet
 from mbrl.tasks.attributes import unsaved
+from mbrl.tasks.formulas import Formula
 from mbrl.tasks.hidden import HiddenState, Saved
 from mbrl.tasks.own_step import EnvironmentStep, StepResult, current_state, taken
 from mbrl.tasks.semantics import Semantics
 from mbrl.types import Array
 
-_EPISODE = 12  # steps
+_EPISODE, _LONG = 12, 200  # steps
 _OTHER_SEED = 9176
 # How far derived quantities that lag one physics step behind may carry a step in a running episode
 # from one that starts in a set state.
@@ -178,6 +179,30 @@ class Examiner:
             )
         return bool(found)
 
+    def warn_of_ends(self, low: Array, high: Array) -> None:
+        """Say so if steps end episodes, of an environment whose graph would never know.
+
+        Args:
+            low: smallest action to try, [nu].
+            high: largest.
+        """
+        rng, env = np.random.default_rng(3), self._env
+        with users_code(f"{self._name}: reset"), quiet():
+            env.reset(seed=_OTHER_SEED)
+        with quiet():
+            steps = range(1, _LONG + 1)
+            end = (taken(env, rng.uniform(low, high), self._name).terminated[0] for _ in steps)
+            last = next((t for t, over in zip(steps, end, strict=False) if over), None)
+        self._hidden.reset(env)
+        if last is not None:
+            warnings.warn(
+                f"{self._name}: its step ended an episode after {last} steps, but it has a "
+                "tensor_reward and no tensor_terminated: rollouts in a graph do not end; give it "
+                "tensor_terminated(next_state)",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+
     def _first(self, x: Array, u: Array, c: Array) -> tuple[Saved, StepResult, Saved, Array]:
         with quiet():
             self._steps.set_row(self._env, x, c)
@@ -254,18 +279,34 @@ class Formulas:
             semantics = self._semantics
             if semantics.reward is not None:
                 found, lagged = (
-                    semantics.reward(state[row], action[row], end[row], t=t, **given)
+                    self._called(
+                        semantics.reward, (state[row], action[row], end[row]), t=t, **given
+                    )
                     for end in (after, earlier)
                 )
                 self._hold("reward", found, lagged, alone.reward[row], plain=plain)
             if "tensor_observation" in semantics.own and semantics.observation is not None:
                 found, lagged = (
-                    semantics.observation(end[row], t=t + 1, **given) for end in (after, earlier)
+                    self._called(semantics.observation, (end[row],), t=t + 1, **given)
+                    for end in (after, earlier)
                 )
                 self._hold("observation", found, lagged, alone.observation[row], plain=plain)
             if semantics.terminated is not None:
-                ends = [semantics.terminated(end[row], t=t, **given) for end in (after, earlier)]
+                ends = [
+                    self._called(semantics.terminated, (end[row],), t=t, **given)
+                    for end in (after, earlier)
+                ]
                 self._hold_end(ends, bool(alone.terminated[i]))
+
+    def _called(self, formula: Formula, values: tuple[Tensor, ...], **given: Any) -> Tensor:
+        before = [value._version for value in values]
+        found = formula(*values, **given)
+        if before != [value._version for value in values]:
+            raise TaskError(
+                f"{formula.name} writes into its arguments, which are the caller's; make new "
+                "tensors (clamp, not clamp_)"
+            )
+        return found
 
     def _earlier(self, points: Points) -> Array:
         """Return the states one physics step before the end of each step."""

@@ -31,6 +31,9 @@ class Formula:
         name: of the environment it belongs to, for messages.
         enter: lets the environment stand as with the context of one row [n], for a function that
             may read its attributes instead of declaring ``context``: it is called row by row.
+
+    Attributes:
+        name: of environment and function, for messages.
     """
 
     def __init__(
@@ -40,7 +43,7 @@ class Formula:
         enter: Callable[[Tensor], AbstractContextManager[None]] | None = None,
     ):
         self._function, self._enter = function, enter
-        self._name = f"{name}: {getattr(function, '__name__', 'formula')}"
+        self.name = f"{name}: {getattr(function, '__name__', 'formula')}"
         self._keywords = declared(function)
 
     @property
@@ -57,7 +60,7 @@ class Formula:
         # Physics is computed in double precision, and a difference of positions over a short time
         # loses too much in single.
         values = tuple(value.to(torch.float64) for value in values)
-        with users_code(self._name):
+        with users_code(self.name):
             return self._call(values, t, context)
 
     def _call(self, values: tuple[Tensor, ...], t: int, context: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from mbrl.errors import (
     suggestion,
     users_code,
 )
-from mbrl.ops import FirstOrderOp, MujocoDynamics, batched
+from mbrl.ops import FirstOrderOp, MujocoDynamics, batched, check_real
 from mbrl.physics import Simulator, quiet
 from mbrl.tasks.checks import Examiner, Formulas, Points
 from mbrl.tasks.observed import observed_cost
@@ -170,6 +170,7 @@ class GymnasiumTask(Task):
         """
         if self._semantics.reward is None:
             return self.advance(state, action, t=t, context=context).reward
+        self._check_shapes(state, action)
         context = self._context(state, context)
         return self._semantics.reward(
             state, self._actions(action), next_state, t=t, context=context
@@ -319,6 +320,7 @@ class GymnasiumTask(Task):
 
     def _context(self, state: Tensor, context: Tensor | None) -> Tensor:
         """Return the context [B, n] of rows, those of the last start where none is given."""
+        check_real(state=state)
         if state.shape[-1] != self.state_size:
             message = f"state must have {self.state_size} columns, got shape {list(state.shape)}"
             raise ArgumentError(message)
@@ -339,9 +341,7 @@ class GymnasiumTask(Task):
         return context.detach().to("cpu", torch.float64)
 
     def _check_shapes(self, state: Tensor, action: Tensor) -> None:
-        for name, value in (("state", state), ("action", action)):
-            if not isinstance(value, Tensor):
-                raise ArgumentError(f"{name} must be a tensor, got {type(value).__name__}")
+        check_real(state=state, action=action)
         wanted = (len(state) if state.ndim else 0, self.action_size)
         if state.ndim != 2 or state.shape[1] != self.state_size or action.shape != wanted:
             raise ArgumentError(
@@ -393,6 +393,8 @@ class GymnasiumTask(Task):
             self._own_step.is_rounded = examiner.is_rounded(
                 points, differentiated=not (plain and self.has_reward_formula)
             )
+            if self.has_reward_formula and self._semantics.terminated is None:
+                examiner.warn_of_ends(*_moderate(*self._inner_bounds))
         hidden.reset(self._env)
         return plain
 

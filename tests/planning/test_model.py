@@ -1,6 +1,7 @@
 """Models of dynamics: simulated against differentiated ops, and against differences."""
 
 import mujoco
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -159,6 +160,27 @@ def test_options_go_to_the_physics_alone(free):
     plain = model_of(task).linearize(x[None], u, HERE)[0]
     assert (smooth.linearize(x[None], u, HERE)[0] - plain).abs().max() > 1e-3
     assert torch.equal(*(m.rollout(x, u, HERE) for m in (smooth, model_of(task))))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"smoothing": {"kind": "impedance", "width": 0.01}},
+        {"method": "step", "eps": 1e-3},
+        {"method": "step", "eps": 1e-3, "centered": True},
+    ],
+)
+def test_dynamics_that_are_given_bring_their_own_derivatives(options):
+    task = mbrl.make_task("HalfCheetah-v5", threads=1)
+    given = model_of(task, mbrl.MujocoDynamics(task.simulator, **options))
+    x = task.reset(2, torch.Generator().manual_seed(0))
+    u = torch.full((1, 2, 6), 0.3, dtype=torch.float64)
+    x = model_of(task).rollout(x, u.repeat(40, 1, 1), HERE)[-1]
+    wanted = task.simulator.linearize(x.numpy(), u[0].numpy(), **options)
+    for found, expected in zip(given.linearize(x[None], u, HERE), wanted, strict=False):
+        assert np.array_equal(found[0], expected)
+    exact = task.simulator.linearize(x.numpy(), u[0].numpy())
+    assert np.abs(exact.A - wanted.A).max() > 1e-4
 
 
 SLIDING = """

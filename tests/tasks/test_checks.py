@@ -281,6 +281,67 @@ def test_episodes_end_where_the_environments_own_step_ends_them(task_of):
     assert alive.tolist() == [[True] * 3, [True, False, True], [True, False, True]]
 
 
+def test_ends_that_a_graph_would_never_know_of_are_said(task_of):
+    """Random actions let a hopper fall; no formula of this one says so."""
+
+    class Rewarded(HopperEnv):
+        def step(self, action):
+            found = super().step(action)
+            return found[0], float(self.data.qvel[0]), *found[2:]
+
+        def tensor_reward(self, state, action, next_state):
+            return next_state[:, 6]
+
+    with pytest.warns(RuntimeWarning, match=r"ended an episode after \d+ steps.*tensor_terminated"):
+        task = task_of(Rewarded)
+    assert bool(mbrl.build_graph(None, task).unroll(task.reset(3, seeded()), 100).alive.all())
+
+    class Ended(Rewarded):
+        def tensor_terminated(self, next_state):
+            return next_state[:, 1] < 0.7
+
+    class Swaying(Sway):
+        def tensor_reward(self, state, action, next_state):
+            return next_state[:, 5:7] @ torch.from_numpy(np.asarray(self.kept()))
+
+    for entry in (Ended, Swaying):
+        task_of(entry)  # pytest makes an error of a warning
+
+
+@pytest.mark.parametrize(
+    ("what", "writes"),
+    [
+        *(("reward", argument) for argument in ("state", "action", "next_state")),
+        ("terminated", "next_state"),
+        ("observation", "next_state"),
+    ],
+)
+def test_a_formula_that_writes_into_its_arguments_is_refused(what, writes, task_of):
+    def written(**given):
+        given[writes].mul_(1.0)  # changes no number here, and any number there
+
+    class Writing(HopperEnv):
+        pass
+
+    def reward(self, state, action, next_state):
+        written(state=state, action=action, next_state=next_state)
+        return (next_state[:, 0] - state[:, 0]) / self.dt + 1 - 1e-3 * action.square().sum(-1)
+
+    def terminated(self, next_state):
+        written(next_state=next_state)
+        return next_state[:, 1] < 0.7
+
+    def observation(self, state):
+        written(next_state=state)
+        return torch.cat([state[:, 1:6], state[:, 6:].clamp(-10, 10)], -1)
+
+    functions = {"reward": reward, "terminated": terminated, "observation": observation}
+    setattr(Writing, f"tensor_{what}", functions[what])
+    functions[what].__name__ = f"tensor_{what}"
+    with pytest.raises(TaskError, match=rf"Writing-v0: tensor_{what} writes into its arguments"):
+        task_of(Writing)
+
+
 def test_physics_with_something_added_is_not_taken_for_plain(task_of):
     task = task_of(Draggy)
     state = task.reset(2, seeded())
