@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from mbrl.errors import CheckpointError
@@ -30,7 +31,7 @@ def save(path: Path, content: dict[str, Any], *, keep_previous: bool = False) ->
         CheckpointError: if the disk is full or the folder cannot be written to.
     """
     buffer = io.BytesIO()
-    torch.save(content, buffer)
+    torch.save(_plain(content), buffer)
     data = buffer.getvalue()
     new, new_digest, digest = _beside(path, ".tmp"), _beside(path, ".sha256.tmp"), _digest(path)
     try:
@@ -46,6 +47,17 @@ def save(path: Path, content: dict[str, Any], *, keep_previous: bool = False) ->
         _sync_folder(path.parent)
     except OSError as error:
         raise CheckpointError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _plain(value: Any) -> Any:
+    """Return containers in which a number of NumPy's is one of Python's."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if type(value) is dict:
+        return {_plain(key): _plain(item) for key, item in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(map(_plain, value))
+    return value
 
 
 def load(path: Path) -> dict[str, Any]:

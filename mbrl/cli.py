@@ -169,6 +169,7 @@ def _refuse_idle(options: argparse.Namespace) -> None:
     single = "a run that exists is one run"
     of_runs = options.mode in _OF_RUNS
     for given, idle, reason in (
+        ("--config-file", options.config_file and of_runs, "runs are as they were configured"),
         ("--resume", options.resume and options.mode != "train", "goes with --mode train"),
         ("--run", options.run and not of_runs, f"goes with --mode {' or '.join(_OF_RUNS)}"),
         ("-m", options.multirun and (options.resume or of_runs), single),

@@ -29,6 +29,7 @@ from mbrl.ranks import ALONE, Ranks
 from mbrl.recording import film, played, plot_trajectory
 from mbrl.registry import ALGORITHMS
 from mbrl.run_folder import RunFolder, whole
+from mbrl.seeding import seeded
 from mbrl.tasks import Evaluation, Task, evaluate, make_task
 from mbrl.types import Array
 
@@ -173,7 +174,8 @@ def evaluate_actor(
         return method(*seen)
 
     on_states = getattr(actor, "on_states", False)
-    return evaluate(task, act, episodes=episodes, seed=seed, on_states=on_states)
+    with seeded(seed):
+        return evaluate(task, act, episodes=episodes, seed=seed, on_states=on_states)
 
 
 def record_run(run_dir: str | Path, config: Config) -> Path:

@@ -48,6 +48,7 @@ class Follower:
                 self._algorithm.load_state_dict(content["algorithm"])
                 self._update = int(content["update"])
                 self._owed = bool(content.get("owed", False))
+                torch.set_rng_state(content.get("torch_numbers", torch.get_rng_state()))
             except UNFIT as error:
                 raise unfit(resume, error) from error
         self._path = Path(ranks.told(""))

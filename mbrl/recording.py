@@ -14,6 +14,7 @@ from mbrl.algorithms import Actor, StateActor
 from mbrl.errors import TaskError
 from mbrl.monitoring import Filmstrip, draw_chart, write_columns, write_video
 from mbrl.run_folder import RunFolder, whole
+from mbrl.seeding import seeded
 from mbrl.tasks import Collection, Playback, Task
 from mbrl.types import Array, Chart, Curve, Panel, RecordedEpisode
 
@@ -45,9 +46,12 @@ def played(
     steps = _steps(task, seconds)
     act: Callable[..., Array] = actor.act
     actor.reset()
-    with Collection(
-        task, [seed], steps=steps, space="states" if on_states else "observations"
-    ) as collection:
+    with (
+        seeded(seed),
+        Collection(
+            task, [seed], steps=steps, space="states" if on_states else "observations"
+        ) as collection,
+    ):
         while not collection.is_over:
             before()
             seen = collection.observations

@@ -17,6 +17,7 @@ import torch
 from mbrl import checkpoint
 from mbrl.config import Config, from_mapping
 from mbrl.errors import (
+    ArgumentError,
     ConfigError,
     DivergenceError,
     MbrlError,
@@ -41,6 +42,7 @@ from mbrl.ranks import Ranks, joined
 from mbrl.recording import played
 from mbrl.resources import located
 from mbrl.run_folder import RunFolder
+from mbrl.seeding import seeded
 from mbrl.showing import Showing
 from mbrl.signals import Interrupted, Stop, routed
 from mbrl.tasks import Evaluation
@@ -84,7 +86,7 @@ def run(config: Config | Mapping[str, Any], *, resume: str | Path | None = None)
         config = config.as_dict()
     config = from_mapping(located(config) if isinstance(config, Mapping) else config)
     stop, threads = Stop(), torch.get_num_threads()
-    with routed(stop):
+    with routed(stop), seeded(config.seed):
         try:
             with joined() as ranks:
                 if ranks.leads:
@@ -146,7 +148,7 @@ class _Run:
         self._best = _NOTHING
         self._saved, self._saved_at = -1, time.perf_counter()  # the update of latest.pt, and when
         self._counted_at = 0.0  # up to when the time of the update in progress is part of the wall
-        self._whole = self._generator.get_state()  # where it was when the algorithm's was whole
+        self._whole = self._drawn()  # where they were when the algorithm's state was whole
         self._owed = False  # an evaluation that is due has not come to its end
         if resume is None:
             self.folder = RunFolder.create(
@@ -185,6 +187,7 @@ class _Run:
             f"training {self._kind} on {self.config.task}, update {self._update}/{total}"
         )
         self._save()  # so that a run can be resumed from its beginning on
+        checkpoint.load(self.folder.latest)  # not found out when it is needed
         showing = Showing(
             self.folder,
             self.config,
@@ -244,7 +247,7 @@ class _Run:
             if self._stop.signum is not None:
                 raise Interrupted(self._stop.signum, self.folder.path)
 
-        drawn = self._generator.get_state()
+        drawn = self._drawn()
         try:
             return played(
                 self._eval_task,
@@ -254,32 +257,46 @@ class _Run:
                 before=stop_if_asked,
             )
         except Interrupted:
-            self._generator.set_state(drawn)
+            self._draw_from(drawn)
             self._save()
             raise
         finally:
-            self._generator.set_state(drawn)  # as if nobody had looked
+            self._draw_from(drawn)  # as if nobody had looked
 
     def _measured_update(self) -> dict[str, float]:
         """Make an update; if it fails, save what was whole before, random numbers included."""
-        self._whole, paused = self._generator.get_state(), self._pauses
+        self._whole, paused = self._drawn(), self._pauses
         try:
-            return self._algorithm.update()
+            measured = self._algorithm.update()
         except Interrupted:  # saved where it stopped
             raise
         except MbrlError:  # of anything else nobody knows what it leaves half done
-            self._generator.set_state(self._whole)
+            self._draw_from(self._whole)
             if self._pauses > paused:
                 self._saved = -1  # there is more to save than what was before the update
             self._save()
             raise
+        if not isinstance(measured, dict) or "env_steps" not in measured:
+            raise ArgumentError(
+                f"algorithm {self._kind}: update() must return a dict of numbers with env_steps, "
+                f"got {measured!r}"
+            )
+        return measured
+
+    def _drawn(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return where the run's random numbers are, and those of torch that nodes may draw."""
+        return self._generator.get_state(), torch.get_rng_state()
+
+    def _draw_from(self, drawn: tuple[torch.Tensor, torch.Tensor]) -> None:
+        self._generator.set_state(drawn[0])
+        torch.set_rng_state(drawn[1])
 
     def _pause(self, doing: str) -> None:
         """In the middle of an update: stop if asked to, and save if it has been long."""
         stops = agree_to_stop(self._stop, self._ranks)
         self._tell(doing)
         self._count_time()
-        self._whole = self._generator.get_state()
+        self._whole = self._drawn()
         self._pauses += 1
         long = time.perf_counter() - self._saved_at > self.config.checkpoint.seconds
         if long or stops:
@@ -337,6 +354,7 @@ class _Run:
             "model": self._model,
             "best": list(self._best),
             "owed": self._owed,
+            "torch_numbers": torch.get_rng_state(),
             "algorithm": self._algorithm.state_dict(),
             "sizes": {
                 "state_size": task.state_size,
@@ -355,6 +373,7 @@ class _Run:
             rank, score = map(float, content["best"])
             self._best = rank, score
             self._owed = bool(content.get("owed", False))
+            torch.set_rng_state(content.get("torch_numbers", torch.get_rng_state()))
         except UNFIT as error:
             raise unfit(self.folder.path, error) from error
         self._saved = self._update

@@ -21,6 +21,7 @@ from mbrl.graph.node import (
 )
 from mbrl.graph.nodes import PolicyNode
 from mbrl.graph.wiring import CarrySpec, NodeSpec, kind_of
+from mbrl.nn import Policy
 from mbrl.options import at_key, schema
 from mbrl.registry import POLICIES
 
@@ -113,6 +114,11 @@ def build_node(
             task.action_high[driven],
             generator,
             **{name: value for name, value in spec.options.items() if name not in of_node},
+        )
+    if not isinstance(policy, Policy):
+        raise GraphError(
+            f"graph.nodes.{spec.name}.kind: {spec.kind} must make a mbrl.nn.Policy, got "
+            f"{type(policy).__name__}"
         )
     return PolicyNode(place, policy, **of_node)
 

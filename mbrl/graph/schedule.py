@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from mbrl.errors import GraphError, MbrlError, NotFiniteError, one_line, raised_at
@@ -50,6 +51,8 @@ class _Stage(NamedTuple):
                 raise GraphError(
                     f"{self.where}: {value!r} must be a tensor of shape {[rows, *row]}, got {found}"
                 )
+            if value == "terminated" and output.dtype != torch.bool:
+                raise GraphError(f"{self.where}: 'terminated' must be boolean, got {output.dtype}")
         return dict(zip(self.outputs, made, strict=True))
 
 

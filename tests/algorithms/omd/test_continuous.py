@@ -111,7 +111,7 @@ def test_the_shipped_configuration_runs(tmp_path, capsys):
     assert done.code == 0, done.err
     assert (summary(done.run_dir)["task"], len(rows(done.run_dir))) == ("HalfCheetah-v5", 2)
     assert np.isfinite(float(rows(done.run_dir)[1]["return_42"]))
-    again = command(capsys, "--config-file", CONFIG, "--mode", "eval", "--run", done.run_dir)
+    again = command(capsys, "--mode", "eval", "--run", done.run_dir)
     assert again.code == 0, again.err
 
 
