@@ -242,11 +242,6 @@ class _Run:
 
     def _played(self) -> RecordedEpisode:
         """Return the first episode of the last evaluation, by the present policy."""
-
-        def stop_if_asked() -> None:
-            if self._stop.signum is not None:
-                raise Interrupted(self._stop.signum, self.folder.path)
-
         drawn = self._drawn()
         try:
             return played(
@@ -254,7 +249,7 @@ class _Run:
                 self._algorithm.actor(),
                 evaluation_seed(self.config),
                 seconds=self.config.monitor.video.seconds,
-                before=stop_if_asked,
+                before=self._end_if_asked,
             )
         except Interrupted:
             self._draw_from(drawn)
@@ -318,6 +313,11 @@ class _Run:
     def _stop_if_asked(self) -> None:
         if self._stop.signum is not None:
             self._save()
+        self._end_if_asked()
+
+    def _end_if_asked(self) -> None:
+        """In the middle of an episode, whose random numbers are not what is to be saved."""
+        if self._stop.signum is not None:
             raise Interrupted(self._stop.signum, self.folder.path)
 
     def _look_back(self, measured: dict[str, float]) -> None:
@@ -401,9 +401,13 @@ class _Run:
         """Evaluate the current policy; a signal ends it midway."""
         self._actor = self._algorithm.actor()
         episodes = self.config.evaluation.episodes
-        return evaluate_actor(
-            self._eval_task, self._actor, episodes, seed, before=self._stop_if_asked
-        )
+        try:
+            return evaluate_actor(
+                self._eval_task, self._actor, episodes, seed, before=self._end_if_asked
+            )
+        except Interrupted:
+            self._save()
+            raise
 
     def _summary(self, evaluation: Evaluation) -> dict[str, Any]:
         returns, successes = evaluation.returns, evaluation.successes
