@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from mbrl.types import Array, Curve
 
 # What results do not depend on, or what tells runs of a group apart.
 _ASIDE = ("seed", "output_dir", "name", "monitor", "threads", "checkpoint", "imports")
+_RETURN = "return_mean"
 _MOST_POINTS = 400  # of a curve that is drawn
 _MOST_NAMED = 3  # keys in a label
 
@@ -35,7 +37,7 @@ class Group:
 def grouped(runs: Sequence[RunRecord]) -> list[Group]:
     """Return runs by their configurations, in the order of the first of each.
 
-    A run that repeats the seed of another is not independent of it: it begins a group of its own.
+    A run that repeats a seed of another is not independent of it: it begins a group of its own.
 
     Raises:
         ConfigError: if a run is given twice.
@@ -48,7 +50,7 @@ def grouped(runs: Sequence[RunRecord]) -> list[Group]:
     for run in runs:
         alike = found.setdefault(_key(run), [])
         for group in alike:
-            if all(run.config.get("seed") != other.config.get("seed") for other in group):
+            if all(_seeds(run).isdisjoint(_seeds(other)) for other in group):
                 group.append(run)
                 break
         else:
@@ -58,9 +60,10 @@ def grouped(runs: Sequence[RunRecord]) -> list[Group]:
 
 
 def curve(group: Group, column: str, x: str = "update") -> Curve | None:
-    """Return a column of the metrics of a group: mean and 95 % interval over its runs.
+    """Return a column of the metrics of a group: mean and 95 % interval over its seeds.
 
-    It ends where the first of its runs does.
+    It ends where the first of its runs does. A run of several seeds counts as one, but for
+    ``return_mean``, whose parts ``return_<seed>`` it tells.
 
     Args:
         group: the group.
@@ -76,10 +79,23 @@ def curve(group: Group, column: str, x: str = "update") -> Curve | None:
     count = min(len(metrics[column]) for metrics in having)
     shown = _thinned(count)
     across = np.stack([metrics[x][:count][shown] for metrics in having]).mean(0)
-    values = np.stack([metrics[column][:count][shown] for metrics in having])
-    label = group.label if len(having) == 1 else f"{group.label} ({len(having)} seeds)"
+    parts = [metrics[name] for metrics in having for name in _parts(metrics, column)]
+    values = np.stack([part[:count][shown] for part in parts])
+    label = group.label if len(parts) == 1 else f"{group.label} ({len(parts)} seeds)"
     with np.errstate(invalid="ignore"):  # of what diverged
         return Curve(label, across, *mean_interval(values))
+
+
+def _seeds(run: RunRecord) -> set[Any]:
+    """Return the seeds of a run: some train several, one after the other's number."""
+    first, count = run.config.get("seed"), run.config.get("algorithm", {}).get("seeds", 1)
+    return {first} if count == 1 or not isinstance(first, int) else {*range(first, first + count)}
+
+
+def _parts(metrics: Mapping[str, Array], column: str) -> list[str]:
+    """Return the columns whose mean is this one, of its seeds."""
+    names = [name for name in metrics if re.fullmatch(r"return_\d+", name)]
+    return names if names and column == _RETURN else [column]
 
 
 def _thinned(count: int) -> Any:

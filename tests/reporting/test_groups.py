@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mbrl.errors import ConfigError
-from mbrl.reporting import RunRecord, curve, grouped
+from mbrl.reporting import RunRecord, curve, grouped, mean_interval
 from tests.reporting.recorded import CONFIG, curves, folder
 
 
@@ -35,6 +35,29 @@ def test_a_seed_that_comes_again_counts_for_itself(tmp_path):
     assert [run.path.name for run in second.runs] == ["c"]
     assert first.label != second.label
     assert second.label == "made c"
+
+
+def test_runs_of_several_seeds_are_independent_if_they_share_none(tmp_path):
+    several = algorithm(seeds=3)
+    names = (("a", 0), ("b", 2), ("c", 3), ("d", 5))
+    runs = [folder(tmp_path / name, seed=seed, **several) for name, seed in names]
+    first, second = grouped(read(*runs))
+    assert [run.path.name for run in first.runs] == ["a", "c"]
+    assert [run.path.name for run in second.runs] == ["b", "d"]
+
+
+def test_the_interval_of_a_run_of_several_seeds_is_over_them(tmp_path):
+    path = folder(tmp_path / "a", seed=4, **algorithm(seeds=2))
+    (path / "metrics.csv").write_text(
+        "update,return_mean,loss,return_4,return_5\n1,2,7,1,3\n2,5,7,4,6\n"
+    )
+    (group,) = grouped(read(path))
+    found = curve(group, "return_mean")
+    assert found.label.endswith("(2 seeds)")
+    mean, low, high = mean_interval(np.array([[1.0, 4.0], [3.0, 6.0]]))
+    for ours, wanted in zip((found.mean, found.low, found.high), (mean, low, high), strict=True):
+        np.testing.assert_allclose(ours, wanted)
+    assert "seeds" not in curve(group, "loss").label
 
 
 def test_configurations_are_named_by_what_tells_them_apart(tmp_path):
