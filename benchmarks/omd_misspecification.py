@@ -103,6 +103,11 @@ def carry_on(options, file, overrides, name):
         mbrl.run(mbrl.load_config(file, [*overrides, f"output_dir={folder}", "torch_threads=1"]))
         return
     before = resumed_config(begun[0])
+    if before.algorithm["seeds"] != options.seeds:
+        raise SystemExit(
+            f"error: {begun[0]} is of {before.algorithm['seeds']} seeds, --seeds says "
+            f"{options.seeds}; choose another --root"
+        )
     if len(rows_of(begun[0])) < options.updates:
         changed = before.as_dict()
         changed["algorithm"]["updates"] = options.updates

@@ -1,4 +1,4 @@
-"""Tasks: what is to be achieved, and the adapter that makes one of any Gymnasium environment."""
+"""Tasks: what is to be achieved, and the adapter that makes one of any MuJoCo environment."""
 
 from __future__ import annotations
 

@@ -49,6 +49,7 @@ class ContinuousOMD(SeedwiseRun):
     ``reward_error`` of the model, and the norms of the gradients.
 
     What is evaluated are all seeds' policies: episode i is played by the i-th, and so on in turn.
+    ``mbrl.load_policy(run_dir).of(seed)`` is that of one alone.
     The memory lies in the run's folder, checkpoints/replay.bin, every transition once.
 
     Args:

@@ -50,6 +50,7 @@ class DiscreteOMD(SeedwiseRun):
     where an adjoint system is solved.
 
     What is evaluated are all seeds' policies: episode i is played by the i-th, and so on in turn.
+    ``mbrl.load_policy(run_dir).of(seed)`` is that of one alone.
     The memory lies in the run's folder, checkpoints/replay.bin, every transition once.
 
     Args:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mbrl.algorithms.omd.seeds import normal, uniform
 from mbrl.data import TransitionReplay
+from mbrl.errors import ArgumentError
 from mbrl.tasks import Task
 from mbrl.types import Array, Transition
 
@@ -121,18 +122,37 @@ def returns_of(
 
 
 class SeedsActor:
-    """The policies of S seeds as one: row i of a batch is played by seed i mod S.
+    """The policies of S seeds as one: row i of a batch is played by the seed of index i mod S.
 
     Args:
         act: the seeds' policies.
-        seeds: S.
+        numbers: the seeds.
         diverged: how many of them stay as they were before they diverged.
     """
 
-    def __init__(self, act: Act, seeds: int, diverged: int = 0):
-        self._act, self._seeds, self._diverged = act, seeds, diverged
+    def __init__(self, act: Act, numbers: Sequence[int], diverged: int = 0):
+        self._act, self._numbers, self._diverged = act, numbers, diverged
+        self._seeds = len(numbers)
         self._generator = torch.Generator()
         self.reset()
+
+    def of(self, seed: int) -> SeedsActor:
+        """Return the policy of one seed, which plays all rows.
+
+        Raises:
+            ArgumentError: if the run has no such seed.
+        """
+        if seed not in self._numbers:
+            raise ArgumentError(
+                f"seed must be one of the run's, {', '.join(map(str, self._numbers))}, got {seed!r}"
+            )
+        row = self._numbers.index(seed)
+
+        def act(observation: Tensor, uniform: Tensor) -> Tensor:
+            shape = self._seeds, *observation.shape[1:]
+            return self._act(observation.expand(shape), uniform.expand(shape[:2]))[row, None]
+
+        return SeedsActor(act, [seed])
 
     def reset(self) -> None:
         """Begin new episodes, whose actions are drawn from the same numbers each time."""

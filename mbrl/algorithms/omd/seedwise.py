@@ -142,7 +142,7 @@ class SeedwiseRun(ABC):
 
     def actor(self) -> Actor:
         """Return all seeds' policies: episode i is played by the i-th, and so on in turn."""
-        return SeedsActor(self._played, len(self._seeds), diverged=int(self._diverged.sum()))
+        return SeedsActor(self._played, self._seeds.numbers, diverged=int(self._diverged.sum()))
 
     def state_dict(self) -> dict[str, Any]:
         """Networks, optimisers, environments, memory and random states."""

@@ -8,6 +8,7 @@ import mbrl
 from mbrl.algorithms.omd.discrete import sampled
 from mbrl.algorithms.omd.members import Members, SeedsActor, returns_of
 from mbrl.data import TransitionReplay
+from mbrl.errors import ArgumentError
 
 SEEDS, STEPS = 3, 60
 
@@ -97,11 +98,15 @@ def test_rows_are_dealt_to_the_seeds_in_turn_and_a_reset_repeats_the_draws():
         any_ = observation[..., :1].abs() > 0.5
         return sampled(torch.where(any_, 0.25, sure.expand(-1, observation.shape[1], -1)), uniform)
 
-    actor = SeedsActor(act, 3)
+    actor = SeedsActor(act, range(5, 8))
     for rows in (1, 3, 8):
         found = actor.act(np.zeros((rows, 5), dtype=np.float32))
         assert found.dtype == np.float64
         np.testing.assert_array_equal(found, (np.arange(rows) % 3)[:, None])
+        for seed in (5, 6, 7):
+            np.testing.assert_array_equal(actor.of(seed).act(np.zeros((rows, 5))), seed - 5)
+    with pytest.raises(ArgumentError, match="one of the run's, 5, 6, 7, got 8"):
+        actor.of(8)
     actor.reset()
     first, second = (actor.act(np.ones((50, 5))) for _ in range(2))
     assert set(first.ravel()) == {0, 1, 2, 3}
