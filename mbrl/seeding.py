@@ -16,7 +16,7 @@ def seeded(seed: int) -> Iterator[None]:
     """
     before = torch.get_rng_state()
     apart = torch.randint(2**62, (1,), generator=torch.Generator().manual_seed(seed))
-    torch.manual_seed(int(apart))
+    torch.default_generator.manual_seed(int(apart))
     try:
         yield
     finally:

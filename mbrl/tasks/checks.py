@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from typing import Any, NamedTuple
 
@@ -186,13 +187,14 @@ class Examiner:
             low: smallest action to try, [nu].
             high: largest.
         """
-        rng, env = np.random.default_rng(3), self._env
-        with users_code(f"{self._name}: reset"), quiet():
-            env.reset(seed=_OTHER_SEED)
-        with quiet():
-            steps = range(1, _LONG + 1)
-            end = (taken(env, rng.uniform(low, high), self._name).terminated[0] for _ in steps)
-            last = next((t for t, over in zip(steps, end, strict=False) if over), None)
+        rng, env, last = np.random.default_rng(3), self._env, None
+        with quiet(), contextlib.suppress(TaskError):  # of a recording that ended, perhaps
+            with users_code(f"{self._name}: reset"):
+                env.reset(seed=_OTHER_SEED)
+            for t in range(1, _LONG + 1):
+                if taken(env, rng.uniform(low, high), self._name).terminated[0]:
+                    last = t
+                    break
         self._hidden.reset(env)
         if last is not None:
             warnings.warn(

@@ -17,9 +17,8 @@ from mbrl.tasks.hidden import HiddenState, Saved
 from mbrl.types import Array, Linearization
 
 _EPS, _CENTERED_EPS = 2.0**-27, 2.0**-20
-_ROUNDED_EPS = (
-    2.0**-9
-)  # centred: 1e-5 of a value in single precision is lost, and of a slope's third
+# Centred, of values in single precision: they lose 1e-5 of themselves to rounding then.
+_ROUNDED_EPS = 2.0**-9
 _UNLIMITED = 2**62
 
 
