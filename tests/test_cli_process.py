@@ -157,7 +157,7 @@ def test_signals_at_random_moments(capsys, tmp_path, signals):
 
 
 @pytest.mark.parametrize(
-    ("share", "updates", "saved"), [(0.3, 5, ()), (0.8, 5, (0,)), (1.05, 160, range(100, 160, 20))]
+    ("share", "updates", "saved"), [(0.3, 5, ()), (0.9, 5, (0,)), (1.05, 220, range(140, 220, 20))]
 )
 def test_a_disk_that_fills_up(capsys, tmp_path, share, updates, saved):
     """No file may grow past a share of the last checkpoint's size.

@@ -149,9 +149,13 @@ def test_arguments_that_are_swapped_or_too_short_are_refused():
     task = mbrl.make_task("HalfCheetah-v5", threads=1)
     state = task.reset(2, torch.Generator().manual_seed(0))
     action = torch.ones(2, 6, dtype=torch.float64)
-    with pytest.raises(ArgumentError, match="action must have 6 columns"):
+    with pytest.raises(
+        ArgumentError, match=r"shapes \[B, 18\] and \[B, 6\], got \[2, 18\] and \[2, 5\]"
+    ):
         task.reward(state, action[:, :5], state)
-    with pytest.raises(ArgumentError, match="state must have 18 columns"):
+    with pytest.raises(
+        ArgumentError, match=r"shapes \[B, 18\] and \[B, 6\], got \[2, 6\] and \[2, 18\]"
+    ):
         task.reward(action, state, state)
     with pytest.raises(ArgumentError, match="state must have 18 columns"):
         task.observe(action)

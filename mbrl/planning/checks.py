@@ -20,11 +20,16 @@ def check_at_least(least: int, where: str = "", /, **values: float | None) -> No
 
 def check_counts(where: str = "", /, **counts: int | None) -> None:
     """Refuse what is no integer, and a count below 1."""
-    for name, value in counts.items():
+    check_integers(where, **counts)
+    check_at_least(1, where, **counts)
+
+
+def check_integers(where: str = "", /, **values: int | None) -> None:
+    """Refuse what is no integer."""
+    for name, value in values.items():
         whole: bool = isinstance(value, int | np.integer) and not isinstance(value, bool)
         if value is not None and not whole:
             raise ArgumentError(f"{_key(where, name)} must be an integer, got {value!r}")
-    check_at_least(1, where, **counts)
 
 
 def check_positive(where: str = "", /, **values: float | None) -> None:

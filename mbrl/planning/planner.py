@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mbrl.errors import ArgumentError
 from mbrl.ops import check_real
-from mbrl.planning.checks import check_counts
+from mbrl.planning.checks import check_integers, check_not_negative
 from mbrl.planning.problem import Problem
 
 NOTHING: Mapping[str, Tensor] = MappingProxyType({})
@@ -213,7 +213,8 @@ class Planner(ABC):
             raise ArgumentError(
                 f"generator must be a torch.Generator or None, got {type(generator).__name__}"
             )
-        check_counts(iterations=iterations)
+        check_integers(iterations=iterations)
+        check_not_negative(iterations=iterations)
         self.check_horizon(problem.horizon)
         state, actions = checked(problem, state, actions)
         generator = generator or torch.Generator().manual_seed(0)

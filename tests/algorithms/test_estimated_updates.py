@@ -206,7 +206,7 @@ def test_a_configuration_is_completed():
         ({"kind": "sum", "baselin": 1}, r"'algorithm\.estimator\.baselin'; .* mean 'baseline'\?"),
         ({"kind": "sum", "baseline": "men"}, r"estimator\.baseline: unknown .* mean 'mean'\?"),
         ({"kind": "sum", "score_weight": "x"}, r"score_weight must be a finite number, got 'x'"),
-        ("sum", r"algorithm\.estimator must be a mapping, got 'sum'"),
+        ("sum", r"algorithm\.estimator must be a mapping with a kind, got 'sum'"),
     ],
 )
 def test_mistakes_in_a_configuration_are_named(estimator, message):
