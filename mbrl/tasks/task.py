@@ -25,7 +25,8 @@ class Task(ABC):
 
     with a context c (goals, references) that is drawn with the initial state and constant in an
     episode. A task holds no current state: every method is a function of its arguments, and copies
-    of a graph share their task.
+    of a graph share their task. A context that is left out is that of the last start, for the
+    convenience of those who have one batch only; who has several passes it.
 
     Attributes:
         name: the id it was made from.
