@@ -314,7 +314,7 @@ _OF_RUNS = ("eval", "record", "landscape", "report")
 # The sections that an evaluation depends on: a policy is as its run has left it.
 _EVALUATED = (
     "task", "task_args", "eval_task", "eval_task_args", "evaluation", "seed", "threads",
-    "torch_threads",
+    "torch_threads", "imports",
 )  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from mbrl.errors import DivergenceError, RankError
 from mbrl.finished_runs import UNFIT, made_algorithm, training_task, unfit
 from mbrl.ranks import Ranks
 from mbrl.run_folder import RunFolder
+from mbrl.seeding import reseed
 from mbrl.signals import Interrupted, Stop
 
 
@@ -48,7 +49,6 @@ class Follower:
                 self._algorithm.load_state_dict(content["algorithm"])
                 self._update = int(content["update"])
                 self._owed = bool(content.get("owed", False))
-                torch.set_rng_state(content.get("torch_numbers", torch.get_rng_state()))
             except UNFIT as error:
                 raise unfit(resume, error) from error
         self._path = Path(ranks.told(""))
@@ -60,6 +60,7 @@ class Follower:
                 self._look_back()
             while self._update < self._algorithm.updates:
                 self._stop_if_any_is_asked()
+                reseed(self._config.seed, self._update, self._ranks.rank)
                 self._algorithm.update()
                 self._update += 1
                 self._look_back()

@@ -42,7 +42,7 @@ from mbrl.ranks import Ranks, joined
 from mbrl.recording import played
 from mbrl.resources import located
 from mbrl.run_folder import RunFolder
-from mbrl.seeding import seeded
+from mbrl.seeding import reseed, seeded
 from mbrl.showing import Showing
 from mbrl.signals import Interrupted, Stop, routed
 from mbrl.tasks import Evaluation
@@ -260,6 +260,8 @@ class _Run:
 
     def _measured_update(self) -> dict[str, float]:
         """Make an update; if it fails, save what was whole before, random numbers included."""
+        if self._ranks.size > 1:
+            reseed(self.config.seed, self._update, self._ranks.rank)
         self._whole, paused = self._drawn(), self._pauses
         try:
             measured = self._algorithm.update()

@@ -1,6 +1,7 @@
 """Nodes, policies and algorithms of a user's in runs: their random numbers, what they hand back."""
 
 import functools
+import itertools
 import os
 import signal
 
@@ -15,6 +16,7 @@ from mbrl.errors import ArgumentError, CheckpointError, GraphError
 from mbrl.graph import Node
 from mbrl.registry import ALGORITHMS, NODES, POLICIES
 from mbrl.runner import run
+from mbrl.seeding import reseed, seeded
 from mbrl.signals import Interrupted
 from tests.tiny import newest, resume, same_runs, stored, tiny_config
 
@@ -95,6 +97,17 @@ def test_a_run_whose_nodes_draw_continues_bit_for_bit_however_it_is_looked_at(
     assert torch.equal(
         *(stored(p)["algorithm"]["graph"]["nodes.own.net.weight"] for p in (reference, seldom))
     )
+
+
+def test_ranks_draw_other_numbers_than_each_other_and_in_other_updates():
+    with seeded(3):
+        drawn = []
+        for update, rank in itertools.product(range(2), range(2)):
+            for _ in range(2):
+                reseed(3, update, rank)
+                drawn.append(torch.rand(4))
+    for i, j in itertools.combinations(range(len(drawn)), 2):
+        assert torch.equal(drawn[i], drawn[j]) == (i // 2 == j // 2)
 
 
 class Own(PolicyGradient):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -73,13 +72,14 @@ def curve(group: Group, column: str, x: str = "update") -> Curve | None:
     Returns:
         The curve, perhaps of fewer points; None if no run has such columns.
     """
-    having = [run.metrics for run in group.runs if column in run.metrics and x in run.metrics]
+    runs = [run for run in group.runs if column in run.metrics and x in run.metrics]
+    having = [run.metrics for run in runs]
     if not having:
         return None
     count = min(len(metrics[column]) for metrics in having)
     shown = _thinned(count)
     across = np.stack([metrics[x][:count][shown] for metrics in having]).mean(0)
-    parts = [metrics[name] for metrics in having for name in _parts(metrics, column)]
+    parts = [run.metrics[name] for run in runs for name in _parts(run, column)]
     values = np.stack([part[:count][shown] for part in parts])
     label = group.label if len(parts) == 1 else f"{group.label} ({len(parts)} seeds)"
     with np.errstate(invalid="ignore"):  # of what diverged
@@ -87,15 +87,23 @@ def curve(group: Group, column: str, x: str = "update") -> Curve | None:
 
 
 def _seeds(run: RunRecord) -> set[Any]:
-    """Return the seeds of a run: some train several, one after the other's number."""
-    first, count = run.config.get("seed"), run.config.get("algorithm", {}).get("seeds", 1)
-    return {first} if count == 1 or not isinstance(first, int) else {*range(first, first + count)}
+    """Return the seeds of a run: its own, and those that it tells the returns of."""
+    return {run.config.get("seed"), *_several(run)}
 
 
-def _parts(metrics: Mapping[str, Array], column: str) -> list[str]:
+def _several(run: RunRecord) -> list[int]:
+    """Return the seeds of a run that trains several at once: its seed, and those that follow."""
+    first, count = run.config.get("seed"), run.config.get("algorithm", {}).get("seeds")
+    if not isinstance(first, int) or not isinstance(count, int) or isinstance(count, bool):
+        return []
+    seeds = [*range(first, first + count)]
+    return seeds if all(f"return_{seed}" in run.metrics for seed in seeds) else []
+
+
+def _parts(run: RunRecord, column: str) -> list[str]:
     """Return the columns whose mean is this one, of its seeds."""
-    names = [name for name in metrics if re.fullmatch(r"return_\d+", name)]
-    return names if names and column == _RETURN else [column]
+    several = _several(run) if column == _RETURN else []
+    return [f"return_{seed}" for seed in several] or [column]
 
 
 def _thinned(count: int) -> Any:

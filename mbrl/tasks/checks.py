@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mbrl.errors import TaskError, users_code
+from mbrl.errors import MbrlError, TaskError, users_code
 from mbrl.physics import Simulator, quiet
 from mbrl.tasks.attributes import unsaved
 from mbrl.tasks.formulas import Formula
@@ -161,8 +161,8 @@ class Examiner:
         ours = simulator.step(points.state, points.action)
         return bool((np.abs(ours - real) <= 1e-5 * (1 + np.abs(real))).all())
 
-    def is_rounded(self, points: Points, *, differentiated: bool) -> bool:
-        """Whether slopes over small distances do not agree, as those of single precision do not.
+    def rounded(self, points: Points, *, differentiated: bool) -> list[str]:
+        """Return what has several slopes over small distances, as in single precision.
 
         Args:
             points: where it is looked.
@@ -178,7 +178,7 @@ class Examiner:
                 RuntimeWarning,
                 stacklevel=2,
             )
-        return bool(found)
+        return found
 
     def warn_of_ends(self, low: Array, high: Array) -> None:
         """Say so if steps end episodes, of an environment whose graph would never know.
@@ -188,7 +188,7 @@ class Examiner:
             high: largest.
         """
         rng, env, last = np.random.default_rng(3), self._env, None
-        with quiet(), contextlib.suppress(TaskError):  # of a recording that ended, perhaps
+        with quiet(), contextlib.suppress(MbrlError):  # of a recording that ended, perhaps
             with users_code(f"{self._name}: reset"):
                 env.reset(seed=_OTHER_SEED)
             for t in range(1, _LONG + 1):

@@ -94,7 +94,8 @@ class GymnasiumTask(Task):
             if self._semantics.observation is None and hasattr(env, "_get_obs")
             else None
         )
-        with torch.no_grad():
+        # A caller may be in inference mode, whose tensors do not tell who writes into them.
+        with torch.inference_mode(False), torch.no_grad():
             self._is_plain = self._examine()
             self.uses_time = self._semantics.uses_time or self._step_uses_time()
 
@@ -315,7 +316,7 @@ class GymnasiumTask(Task):
             return self._own_op
         self.simulator.check_linearization("step", eps)
         step = self._make_own_step(eps=eps, centered=centered)
-        step.is_rounded = self._own_step.is_rounded
+        step.rounded = self._own_step.rounded
         return FirstOrderOp(step)
 
     def _context(self, state: Tensor, context: Tensor | None) -> Tensor:
@@ -390,7 +391,7 @@ class GymnasiumTask(Task):
         plain = examiner.is_plain(self.simulator, points)
         Formulas(self._semantics, self.simulator, self.name).check(points, alone, plain=plain)
         if not self._semantics.is_stock:
-            self._own_step.is_rounded = examiner.is_rounded(
+            self._own_step.rounded = examiner.rounded(
                 points, differentiated=not (plain and self.has_reward_formula)
             )
             if self.has_reward_formula and self._semantics.terminated is None:

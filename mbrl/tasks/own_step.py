@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 import mujoco
@@ -52,8 +52,8 @@ class EnvironmentStep:
     Attributes:
         spec: the state space, with as many controls as there are actions.
         extras: columns besides the next state.
-        is_rounded: whether the environment computes in single precision; differences are then
-            centred and of 2^-9, unless eps is given.
+        rounded: which of next_state, reward and observation the environment computes in single
+            precision; their differences are centred and of 2^-9, unless eps is given.
     """
 
     def __init__(
@@ -74,7 +74,8 @@ class EnvironmentStep:
         self.spec = copy.copy(simulator.spec)
         self.spec.nu = len(action_low)  # an environment may make its controls of other actions
         self.extras = 2 + int(np.prod(env.observation_space.shape))
-        self._eps, self._centered, self.is_rounded = eps, centered, False
+        self._eps, self._centered = eps, centered
+        self.rounded: Collection[str] = ()
         self._latest: StepResult | None = None
         low, high = bounds(simulator.model)
         na = self.spec.na
@@ -111,10 +112,17 @@ class EnvironmentStep:
             result = self.converged(states, ctrls, repeated)
             return _row(result._replace(terminated=np.zeros(len(states), dtype=bool)))
 
-        centered = self._centered or (self.is_rounded and self._eps is None)
-        return _differences(self.spec, evaluate, _given(constants), self._bounds)(
-            state, ctrl, eps=self._eps or self._usual_eps(centered), centered=centered
-        )
+        difference = _differences(self.spec, evaluate, _given(constants), self._bounds)
+        rough = self._rough_rows()
+        if rough.all():
+            return difference(state, ctrl, eps=_ROUNDED_EPS, centered=True)
+        eps = self._eps or (_CENTERED_EPS if self._centered else _EPS)
+        found = difference(state, ctrl, eps=eps, centered=self._centered)
+        if rough.any():
+            other = difference(state, ctrl, eps=_ROUNDED_EPS, centered=True)
+            for exact, coarse in zip(found, other, strict=True):
+                exact[:, rough] = coarse[:, rough]
+        return found
 
     def converged(self, state: Array, action: Array, constants: Array) -> StepResult:
         """Return what :meth:`run` does, of the environment that differences are taken of."""
@@ -153,10 +161,15 @@ class EnvironmentStep:
                 f"observation_space says {(self.extras - 2,)}; set self.observation_space"
             )
 
-    def _usual_eps(self, centered: bool) -> float:
-        if self.is_rounded:
-            return _ROUNDED_EPS
-        return _CENTERED_EPS if centered else _EPS
+    def _rough_rows(self) -> NDArray[np.bool_]:
+        """Return which rows of the joint Jacobian are of what is rounded, [ndx + extras]."""
+        known = () if self._eps is not None else self.rounded
+        reward = "reward" in known
+        return np.repeat(
+            # The end of an episode has no slope, whatever it is differenced over.
+            ["next_state" in known, reward, reward, "observation" in known],
+            [self.spec.ndx, 1, 1, self.extras - 2],
+        )
 
     def _run(self, env: Any, state: Array, action: Array, constants: Array) -> StepResult:
         n = len(state)
@@ -214,7 +227,7 @@ class EnvironmentObservation:
 
     def linearize(self, state: Array, ctrl: Array, constants: Array | None) -> Linearization:
         """Return the Jacobians of (x, o), centred differences."""
-        eps = _ROUNDED_EPS if self._steps.is_rounded else _CENTERED_EPS
+        eps = _ROUNDED_EPS if "observation" in self._steps.rounded else _CENTERED_EPS
         return _differences(self.spec, self.evaluate, _given(constants), self._bounds)(
             state, ctrl, eps=eps, centered=True
         )

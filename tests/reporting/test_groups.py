@@ -41,6 +41,12 @@ def test_runs_of_several_seeds_are_independent_if_they_share_none(tmp_path):
     several = algorithm(seeds=3)
     names = (("a", 0), ("b", 2), ("c", 3), ("d", 5))
     runs = [folder(tmp_path / name, seed=seed, **several) for name, seed in names]
+    (alone,) = grouped(read(*runs))
+    assert len(alone.runs) == 4, "nothing says that they have several seeds, as some have not"
+    for path, (_, seed) in zip(runs, names, strict=True):
+        columns = [f"return_{s}" for s in range(seed, seed + 3)]
+        row = ",".join("1" for _ in range(5))
+        (path / "metrics.csv").write_text(f"update,return_mean,{','.join(columns)}\n{row}\n")
     first, second = grouped(read(*runs))
     assert [run.path.name for run in first.runs] == ["a", "c"]
     assert [run.path.name for run in second.runs] == ["b", "d"]

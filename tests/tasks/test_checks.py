@@ -12,7 +12,7 @@ from gymnasium.envs.mujoco.hopper_v5 import HopperEnv
 from gymnasium.envs.mujoco.swimmer_v5 import SwimmerEnv
 
 import mbrl
-from mbrl.errors import TaskError
+from mbrl.errors import DivergenceError, TaskError
 
 
 class Sway(SwimmerEnv):
@@ -340,6 +340,30 @@ def test_a_formula_that_writes_into_its_arguments_is_refused(what, writes, task_
     functions[what].__name__ = f"tensor_{what}"
     with pytest.raises(TaskError, match=rf"Writing-v0: tensor_{what} writes into its arguments"):
         task_of(Writing)
+
+
+def test_ends_are_not_looked_for_where_steps_fail(task_of):
+    class Fragile(HopperEnv):
+        def step(self, action):
+            if 0.2 < self.data.time < 2:
+                raise DivergenceError("too wild", [0])
+            found = super().step(action)
+            return found[0], float(self.data.qvel[0]), False, *found[3:]
+
+        def tensor_reward(self, state, action, next_state):
+            return next_state[:, 6]
+
+    assert task_of(Fragile).has_reward_formula
+
+
+def test_tasks_are_made_in_inference_mode_too():
+    action, rewards = torch.full((2, 2), 0.3, dtype=torch.float64), []
+    for mode in (True, False):
+        with torch.inference_mode(mode):
+            task = mbrl.make_task("Reacher-v5", threads=1)
+            state = task.reset(2, seeded())
+            rewards.append(task.reward(state, action, task.dynamics()(state, action)))
+    assert torch.equal(*rewards)
 
 
 def test_physics_with_something_added_is_not_taken_for_plain(task_of):

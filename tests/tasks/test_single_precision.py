@@ -5,6 +5,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from gymnasium.envs.mujoco.half_cheetah_v5 import HalfCheetahEnv
 
 import mbrl
 from tests.tasks.environments import Drone
@@ -80,6 +81,39 @@ def test_gradients_are_those_of_the_same_in_double_precision(entry, registered):
         found = slopes(name)
     for ours, theirs in zip(found, wanted, strict=True):
         assert float((ours - theirs).abs().max()) < 2e-3 * (0.1 + float(theirs.abs().max()))
+
+
+class Cheetah(HalfCheetahEnv):
+    """In contact, where 2^-9 is far: what is exact must stay so."""
+
+    def step(self, action):
+        found = super().step(action)
+        return found[0], found[1] + 0.1 * float(np.sum(self.data.qpos**2)), *found[2:]
+
+
+class CheetahThatSeesLess(Cheetah):
+    def _get_obs(self):
+        return super()._get_obs().astype(np.float32)
+
+
+def test_what_is_exact_stays_exact_beside_what_is_rounded(registered):
+    exact = mbrl.make_task(registered(Cheetah), threads=1)
+    with pytest.warns(RuntimeWarning, match=r"single precision \(observation\)"):
+        task = mbrl.make_task(registered(CheetahThatSeesLess), threads=1)
+    state = exact.reset(4, torch.Generator().manual_seed(0))
+    action = torch.full((4, 6), 0.4, dtype=torch.float64)
+    for _ in range(30):
+        state = exact.step(state, action).next_state
+    found = []
+    for each in (exact, task):
+        x, u = state.clone().requires_grad_(), action.clone().requires_grad_()
+        taken = each.advance(x, u)
+        total = taken.next_state.sum() + taken.reward.sum()
+        found.append(torch.autograd.grad(total, (x, u), retain_graph=True))
+        seen = torch.autograd.grad(taken.observation[:, :8].sum(), u)[0]
+        assert float(seen.abs().max()) > 0.1
+    for ours, theirs in zip(*found, strict=True):
+        assert torch.equal(ours, theirs)
 
 
 def test_where_nothing_rounded_is_differentiated_nothing_is_said(registered):

@@ -18,7 +18,7 @@ from mbrl.algorithms.omd.agent import Agent
 from mbrl.algorithms.omd.members import Members, SeedsActor, returns_of
 from mbrl.algorithms.omd.seeds import Seeds
 from mbrl.data import Batch, ReplayFile, TransitionReplay
-from mbrl.errors import ArgumentError, DivergenceError, MbrlError
+from mbrl.errors import ArgumentError, DivergenceError, MbrlError, TaskError
 from mbrl.planning.checks import check_counts, check_not_negative
 
 Precision: TypeAlias = Literal["float32", "float64"]
@@ -194,7 +194,7 @@ class SeedwiseRun(ABC):
             failure = None
             try:
                 self._take(steps)
-            except MbrlError as error:
+            except (DivergenceError, TaskError) as error:
                 failure = error
             lost = self._agent.lost()
             if failure is not None:  # an environment may refuse actions that are not numbers
@@ -204,7 +204,7 @@ class SeedwiseRun(ABC):
                 break
             diverged = self._diverged | lost
             numbers = [self._seeds.numbers[i] for i in lost.nonzero()]
-            said = f"parameters are no longer finite, those of seeds {numbers}"
+            said = f"parameters, optimisers or actions are no longer finite, of seeds {numbers}"
             if diverged.all():
                 raise DivergenceError(said) from failure
             self._restore_all_but_memory(whole)
@@ -217,12 +217,13 @@ class SeedwiseRun(ABC):
         self._taken += steps
 
     def _act_by_numbers(self) -> Tensor:
-        """Return whose policies' actions are finite at what the seeds see now, [S] bool.
+        """Return whose policies' actions are finite where what they see is, [S] bool.
 
         It draws random numbers; whoever asks puts the generators back.
         """
-        action = self._explored(self._members.observation, self._drawn(1)[0], random=False)
-        return action.isfinite().flatten(1).all(1)
+        seen = self._members.observation
+        action = self._explored(seen, self._drawn(1)[0], random=False)
+        return action.isfinite().flatten(1).all(1) | ~seen.isfinite().all(1)
 
     def _take(self, steps: int) -> None:
         begun, first = self._replay.added, self._schedule.random_steps

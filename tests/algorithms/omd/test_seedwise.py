@@ -209,7 +209,7 @@ def test_parameters_that_are_no_longer_finite_are_refused_and_undone(kind, monke
         agent.parts()["phi" if kind == "omd_sac" else "w"][:, 3] = torch.nan
 
     monkeypatch.setattr(agent, "update", update)
-    undone(algorithm, kind, r"no longer finite, those of seeds \[0, 1, 2\]", monkeypatch)
+    undone(algorithm, kind, r"no longer finite, of seeds \[0, 1, 2\]", monkeypatch)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -228,9 +228,7 @@ def test_a_seed_that_is_lost_stays_where_it_was_and_the_others_go_on(kind, monke
             agent.parts()["theta"][1, 3] = torch.inf
 
     monkeypatch.setattr(agent, "update", update)
-    with pytest.warns(
-        RuntimeWarning, match=r"no longer finite, those of seeds \[1\], after 40 steps"
-    ):
+    with pytest.warns(RuntimeWarning, match=r"no longer finite, of seeds \[1\], after 40 steps"):
         found = algorithm.update()
     wanted = reference.update()
     assert (found["diverged"], wanted["diverged"]) == (1, 0)
@@ -281,6 +279,26 @@ def test_an_environment_that_refuses_a_lost_seeds_actions_does_not_end_the_other
     wanted = reference.update()
     assert found["diverged"] == 1
     assert (found["return_0"], found["return_2"]) == (wanted["return_0"], wanted["return_2"])
+
+
+def test_what_an_environment_makes_of_itself_is_no_seeds_fault(monkeypatch):
+    """It observes no numbers, and its next step refuses what the policy makes of that."""
+    algorithm, calls = made("omd_sac"), []
+    algorithm.update()
+    algorithm.update()
+    step = Members.step
+
+    def failing(self, action, *arguments):
+        if not action.isfinite().all():
+            raise TaskError("actions must be numbers")
+        step(self, action, *arguments)
+        calls.append(1)
+        if len(calls) == 5:
+            self.observation[1] = torch.nan
+
+    monkeypatch.setattr(Members, "step", failing)
+    with pytest.raises(TaskError, match="actions must be numbers"):
+        algorithm.update()
 
 
 @pytest.mark.parametrize("kind", KINDS)
