@@ -83,7 +83,8 @@ def load_policy(run_dir: str | Path, which: str = "latest") -> Actor | StateActo
 
 
 def _planner_of(config: Config, state: Mapping[str, Any]) -> Actor | StateActor:
-    algorithm = made_algorithm(config, training_task(config), torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(config.seed)  # whose number may name its policies
+    algorithm = made_algorithm(config, training_task(config), generator)
     algorithm.load_state_dict(state)
     return algorithm.actor()
 

@@ -182,6 +182,12 @@ def test_a_finished_run_hands_out_its_policies(tmp_path, kind):
     policy.reset()
     np.testing.assert_array_equal(action, policy.act(seen))
     assert found.summary["eval_episodes"] == 5
+    if kind == "omd_sac":  # the other's actions are drawn
+        seen = np.random.default_rng(0).normal(size=(4, 5))
+        dealt = policy.act(seen.repeat(SEEDS, axis=0)).reshape(4, SEEDS)
+        for i in range(SEEDS):
+            np.testing.assert_allclose(policy.of(4 + i).act(seen)[:, 0], dealt[:, i], rtol=1e-6)
+        assert len(np.unique(dealt[0])) == SEEDS
 
 
 def undone(algorithm, kind, message, monkeypatch, **options):
