@@ -31,7 +31,7 @@ def extension(name, sources, include=(), **options):
         extra_compile_args=(
             ["/O2", "/std:c++17", "/EHsc"]
             if sys.platform == "win32"
-            else ["-O3", "-std=c++17", "-fvisibility=hidden"]
+            else ["-O3", "-std=c++17", "-fvisibility=hidden", "-fno-math-errno"]
         ),
         language="c++",
         optional=True,

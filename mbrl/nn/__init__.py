@@ -5,6 +5,7 @@ from mbrl.nn.diagnostics import OneStepError, OpenLoopError, one_step_error, ope
 from mbrl.nn.dynamics_model import DynamicsModel, Prediction, Rollout
 from mbrl.nn.ensemble import PROPAGATIONS, EnsembleDynamics, Propagation
 from mbrl.nn.fitting import FitReport, Fitting, fit
+from mbrl.nn.flat_adam import FlatAdam
 from mbrl.nn.flat_mlp import FlatMLP
 from mbrl.nn.folded_ensemble import FoldedEnsemble, Futures
 from mbrl.nn.folding import FoldedMLP
@@ -29,6 +30,7 @@ __all__ = [
     "EnsembleDynamics",
     "FitReport",
     "Fitting",
+    "FlatAdam",
     "FlatMLP",
     "FoldedEnsemble",
     "FoldedMLP",

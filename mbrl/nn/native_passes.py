@@ -1,4 +1,4 @@
-"""Passes through many small perceptrons in native code, where it was compiled."""
+"""Passes through many small perceptrons, and Adam, in native code, where it was compiled."""
 
 from __future__ import annotations
 
@@ -87,6 +87,47 @@ class NativePasses:
         """Return the derivative along ``tangent``, [E, B, outputs]."""
         found = self._network.derivative(parameters.array, tape.record, tangent.array, _threads())
         return torch.from_numpy(found).mT
+
+
+class NativeAdam:
+    """Steps of Adam on one tensor of parameters; see :class:`~mbrl.nn.FlatAdam`.
+
+    What a number becomes depends on no other, nor on the number of threads.
+
+    Args:
+        values: what is learned, changed in place.
+        first: the mean of gradients, likewise.
+        second: that of their squares, likewise.
+        lr: rate.
+        betas: decay rates.
+        eps: what is added to the root.
+        variant: of the code, for instructions of a processor; None: the best for this one.
+    """
+
+    def __init__(
+        self,
+        values: Tensor,
+        first: Tensor,
+        second: Tensor,
+        *,
+        lr: float,
+        betas: tuple[float, float],
+        eps: float,
+        variant: str | None = None,
+    ):
+        module: Any = _NATIVE
+        self._step = module.adam_step
+        self._changed = [_array(each) for each in (values, first, second)]
+        self._constant = lr, betas, eps, variant or module.VARIANTS[0]
+
+    @staticmethod
+    def take(values: Tensor) -> bool:
+        """Whether there is native code, and it can change these values."""
+        return _NATIVE is not None and NativePasses.take(values) and values.is_contiguous()
+
+    def step(self, gradient: Tensor, number: int) -> None:
+        """Take the step of this number; before the first, 1, moments may be anything."""
+        self._step(*self._changed, _array(gradient), number, *self._constant, _threads())
 
 
 class _Threads(threading.local):

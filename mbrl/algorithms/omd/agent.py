@@ -9,11 +9,11 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from mbrl.algorithms.omd.adam import Adam
 from mbrl.data import Batch
+from mbrl.nn import FlatAdam
 
 Draw: TypeAlias = Callable[[], Batch]
-Parts: TypeAlias = dict[str, Tensor | Adam]
+Parts: TypeAlias = dict[str, Tensor | FlatAdam]
 
 
 class Agent(ABC):

@@ -12,13 +12,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mbrl.algorithms.omd.adam import Adam
 from mbrl.algorithms.omd.agent import Agent, Draw, Parts
 from mbrl.algorithms.omd.inner import SoftQProblem
 from mbrl.algorithms.omd.model import Model, Prediction
 from mbrl.algorithms.omd.soft_q import SoftQ
 from mbrl.data import Batch
-from mbrl.nn import FlatMLP
+from mbrl.nn import FlatAdam, FlatMLP
 from mbrl.ops import Adjoint, AdjointSystem, ConjugateGradient, Identity, implicit_gradient
 
 _LAST_GAIN = 0.01
@@ -87,8 +86,8 @@ class DiscreteAgent(Agent):
         self.w = self.q.network.initial(generators, s.dtype, last_gain=_LAST_GAIN)
         self._w_ = self.q.network.parameters(self.w.flat.clone())
         self.theta = self.model.initial(generators, s.dtype, last_gain=_LAST_GAIN)
-        self._w_adam = Adam(self.w.flat, lr=s.lr)
-        self._theta_adam = Adam(self.theta.flat, lr=s.model_lr)
+        self._w_adam = FlatAdam(self.w.flat, lr=s.lr, native=self.q.network.is_native)
+        self._theta_adam = FlatAdam(self.theta.flat, lr=s.model_lr, native=self.model.is_native)
         self._w_gradient = self.q.network.zeros(len(generators), s.dtype)
         self._theta_gradient = self.model.parameters(torch.zeros_like(self.theta.flat))
 

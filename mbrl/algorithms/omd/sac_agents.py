@@ -12,13 +12,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mbrl.algorithms.omd.adam import Adam
 from mbrl.algorithms.omd.agent import Agent, Draw, Parts
 from mbrl.algorithms.omd.joint_model import JointModel, JointPrediction
 from mbrl.algorithms.omd.tanh_gaussian import TanhGaussian
 from mbrl.algorithms.omd.twin_critic import CriticProblem, TwinCritic
 from mbrl.data import Batch
-from mbrl.nn import Tape
+from mbrl.nn import FlatAdam, Tape
 from mbrl.ops import Identity, implicit_gradient
 
 _GAIN = 2**0.5  # of every layer, the last one, too
@@ -79,10 +78,15 @@ class SACAgent(Agent):
         self._w_ = self.critic.network.parameters(self.w.flat.clone())
         initial = torch.full((len(generators), 1), s.init_temperature, dtype=s.dtype)
         self._log_temperature = initial.log()
-        self._phi_adam = Adam(self.phi.flat, lr=s.lr)
-        self._w_adam = Adam(self.w.flat, lr=s.lr)
-        self._theta_adam = Adam(self.theta.flat, lr=s.model_lr)
-        self._temperature_adam = Adam(self._log_temperature, lr=s.lr)
+        self._phi_adam, self._w_adam, self._theta_adam = (
+            FlatAdam(parameters.flat, lr=lr, native=network.is_native)
+            for parameters, lr, network in (
+                (self.phi, s.lr, self.actor.network),
+                (self.w, s.lr, self.critic.network),
+                (self.theta, s.model_lr, self.model.network),
+            )
+        )
+        self._temperature_adam = FlatAdam(self._log_temperature, lr=s.lr)
         self._phi_gradient = self.actor.network.zeros(len(generators), s.dtype)
         self._w_gradient = self.critic.network.zeros(len(generators), s.dtype)
         self._theta_gradient = self.model.network.zeros(len(generators), s.dtype)

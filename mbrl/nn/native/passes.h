@@ -6,6 +6,7 @@
 
 #pragma once
 
+#include "adam.h"
 #include "lanes.h"
 #include "perceptron.h"
 
@@ -433,7 +434,8 @@ void derivative(const Network& network, int seeds, int batch, Rows<const T> thet
 }
 
 template <class T>
-constexpr Passes<T> kPasses{forward<T>, gradient<T>, input_gradient<T>, derivative<T>};
+constexpr Passes<T> kPasses{forward<T>, gradient<T>, input_gradient<T>, derivative<T>,
+                              adam<T>};
 
 }  // namespace
 }  // namespace mbrl

@@ -1,5 +1,5 @@
-// Perceptrons with ReLUs, several seeds and copies at once: passes forward and back. What they
-// compute is said in mbrl/nn/flat_mlp.py.
+// Perceptrons with ReLUs, several seeds and copies at once: passes forward and back, and Adam's step.
+// What they compute is said in mbrl/nn/flat_mlp.py and mbrl/nn/flat_adam.py.
 
 #pragma once
 
@@ -40,6 +40,12 @@ struct Cube {  // [leading, batch, columns], anyhow in memory
   std::ptrdiff_t leading, row, column;
 };
 
+struct AdamStep {
+  double lr, first_decay, second_decay, eps;
+  bool is_first;
+  double rate, scale;  // lr and the root of the second moment, their bias removed
+};
+
 // Tapes are panels: inputs [seeds, blocks, inputs, kBlock] and hidden [seeds * copies, blocks,
 // hidden units, kBlock]; forward leaves none where both are null. What is written is [.., columns,
 // batch].
@@ -53,6 +59,8 @@ struct Passes {
                          const T* hidden, Cube<const T> cotangent, T* out, T* scratch);
   void (*derivative)(const Network&, int seeds, int batch, Rows<const T> theta, const T* inputs,
                      const T* hidden, Rows<const T> tangent, T* out, T* scratch);
+  void (*adam)(std::ptrdiff_t count, const AdamStep&, const T* gradient, T* value, T* first,
+               T* second);
 };
 
 constexpr int kScratchPanels = 8;  // of the widest layer: what scratch has room for

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from mbrl.errors import ArgumentError
+from mbrl.nn.native_passes import NativeAdam
 
 
-class Adam:
+class FlatAdam:
     r"""Kingma and Ba 2015, elementwise, and so for S seeds together what it is for each alone.
 
     .. math:: m \leftarrow \beta_1 m + (1 - \beta_1) g, \qquad
@@ -19,11 +20,15 @@ class Adam:
               x \leftarrow x - \frac{\eta \, m / (1 - \beta_1^t)}
               {\sqrt{v / (1 - \beta_2^t)} + \epsilon}
 
+    That of torch, but where networks are so small that calling it takes longer than they do.
+
     Args:
-        values: x, changed in place.
+        values: x, [S, P], changed in place.
         lr: eta.
         betas: decay rates.
         eps: epsilon.
+        native: whether to take native code for it, if it was compiled and can change such values;
+            it shares what has to be done with the native passes' threads.
 
     Raises:
         ArgumentError: if the rate is not positive.
@@ -34,41 +39,40 @@ class Adam:
         values: Tensor,
         *,
         lr: float,
-        betas: Sequence[float] = (0.9, 0.999),
+        betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
+        native: bool = False,
     ):
         if not lr > 0:
             raise ArgumentError(f"lr must be positive, got {lr}")
-        self._values, self._lr, self._betas, self._eps = values, lr, betas, eps
-        self._first, self._second = torch.zeros_like(values), torch.zeros_like(values)
+        self._values = values
+        first, second = self._first, self._second = (
+            torch.zeros_like(values),
+            torch.zeros_like(values),
+        )
         self._steps = torch.zeros(())
+        self._native = None
+        if native and NativeAdam.take(values):
+            self._native = NativeAdam(values, first, second, lr=lr, betas=betas, eps=eps)
+        self._torch = torch.optim.Adam([values], lr=lr, betas=betas, eps=eps, fused=True)
+        moments = {"exp_avg": first, "exp_avg_sq": second}
+        self._torch.state[values] = {"step": self._steps, **moments}
 
     def step(self, gradient: Tensor) -> None:
         """Take a step, by a gradient of the shape of the values."""
-        first, second = self._betas
-        self._steps += 1
-        # What torch.optim.Adam(fused=True) calls, without what it does around it.
-        torch._fused_adam_(
-            [self._values],
-            [gradient],
-            [self._first],
-            [self._second],
-            [],
-            [self._steps],
-            lr=self._lr,
-            beta1=first,
-            beta2=second,
-            weight_decay=0.0,
-            eps=self._eps,
-            amsgrad=False,
-            maximize=False,
-        )
+        if self._native is None:
+            self._values.grad = gradient
+            self._torch.step()
+            self._values.grad = None
+        else:
+            self._native.step(gradient, int(self._steps.add_(1)))
 
     def reset(self) -> None:
         """Forget all gradients: the next step is lr in size wherever the gradient is not zero."""
-        self._first.zero_()
-        self._second.zero_()
         self._steps.zero_()
+        if self._native is None:  # which does not look at them in its first step
+            self._first.zero_()
+            self._second.zero_()
 
     def finite(self) -> Tensor:
         """Return in which rows of the values all that is remembered of gradients is finite, [S]."""
