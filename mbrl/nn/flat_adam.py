@@ -46,11 +46,8 @@ class FlatAdam:
         if not lr > 0:
             raise ArgumentError(f"lr must be positive, got {lr}")
         self._values = values
-        first, second = self._first, self._second = (
-            torch.zeros_like(values),
-            torch.zeros_like(values),
-        )
-        self._steps = torch.zeros(())
+        first, second = torch.zeros((2, *values.shape), dtype=values.dtype, device=values.device)
+        self._first, self._second, self._steps = first, second, torch.zeros(())
         self._native = None
         if native and NativeAdam.take(values):
             self._native = NativeAdam(values, first, second, lr=lr, betas=betas, eps=eps)
@@ -69,10 +66,8 @@ class FlatAdam:
 
     def reset(self) -> None:
         """Forget all gradients: the next step is lr in size wherever the gradient is not zero."""
-        self._steps.zero_()
-        if self._native is None:  # which does not look at them in its first step
-            self._first.zero_()
-            self._second.zero_()
+        for each in (self._first, self._second, self._steps):
+            each.zero_()
 
     def finite(self) -> Tensor:
         """Return in which rows of the values all that is remembered of gradients is finite, [S]."""
