@@ -1,7 +1,8 @@
 """Returns of OMD, MLE and VEP against how wrong the model has to be: runs, tables, pictures.
 
     python benchmarks/omd_misspecification.py cartpole [--agents omd mle vep] [--seeds 10]
-                                    [--updates 200] [--root outputs/omd] [--only TEXT] [--draw]
+                                    [--updates 200] [--dtype float32] [--root outputs/omd]
+                                    [--only TEXT] [--draw] [--out docs/omd_cartpole]
     python benchmarks/omd_misspecification.py half_cheetah --seeds 3 --updates 20
 
 makes the runs of a study one after another, in ROOT/STUDY/SETTING/AGENT, and skips those that are
@@ -61,12 +62,10 @@ STUDIES = {
     "cartpole": (
         "configs/omd_cartpole.yaml",
         [*map(width, (1, 2, 3, 4, 8, 32)), *map(distractors, (4, 16))],
-        ["algorithm.dtype=float32"],
     ),
     "half_cheetah": (
         "configs/omd_half_cheetah.yaml",
         [*map(width, (16, 256)), distractors(100, "algorithm.model_hidden_dim=256")],
-        [],
     ),
 }
 PLAIN = {"cartpole": "width_32", "half_cheetah": "width_256"}  # has no distractors either
@@ -80,7 +79,7 @@ AGENTS = {
 
 
 def train(options):
-    file, settings, common = STUDIES[options.study]
+    file, settings = STUDIES[options.study]
     for setting in settings:
         for agent in options.agents:
             name = f"{setting.name}/{agent}"
@@ -88,7 +87,7 @@ def train(options):
                 continue
             print(f"-- {name}", flush=True)
             try:
-                carry_on(options, file, [*common, *setting.overrides, *AGENTS[agent]], name)
+                carry_on(options, file, [*setting.overrides, *AGENTS[agent]], name)
             except DivergenceError as error:
                 print(f"{name}: {error}", flush=True)
 
@@ -96,18 +95,21 @@ def train(options):
 def carry_on(options, file, overrides, name):
     """Begin a run, or go on with the one that is there."""
     folder = options.root / options.study / name
-    updates = f"algorithm.updates={options.updates}"
+    same = {"seeds": options.seeds, "dtype": options.dtype}
     begun = sorted(folder.glob("*/*-seed*"))
     if not begun:
-        overrides = [*overrides, updates, f"algorithm.seeds={options.seeds}"]
+        chosen = {**same, "updates": options.updates}
+        overrides = [*overrides, *(f"algorithm.{name}={value}" for name, value in chosen.items())]
         mbrl.run(mbrl.load_config(file, [*overrides, f"output_dir={folder}", "torch_threads=1"]))
         return
     before = resumed_config(begun[0])
-    if before.algorithm["seeds"] != options.seeds:
-        raise SystemExit(
-            f"error: {begun[0]} is of {before.algorithm['seeds']} seeds, --seeds says "
-            f"{options.seeds}; choose another --root"
-        )
+    for name, value in same.items():
+        found = before.algorithm.get(name, value)
+        if found != value:
+            raise SystemExit(
+                f"error: {begun[0]} has {name}={found}, --{name} says {value}; "
+                "choose another --root"
+            )
     if len(rows_of(begun[0])) < options.updates:
         changed = before.as_dict()
         changed["algorithm"]["updates"] = options.updates
@@ -168,7 +170,7 @@ def merged(*several):
         key = found.setting.name, found.agent
         if key not in best or found.steps >= best[key].steps:
             best[key] = found
-    settings = list(dict.fromkeys(s.name for _, all_of, _ in STUDIES.values() for s in all_of))
+    settings = list(dict.fromkeys(s.name for _, all_of in STUDIES.values() for s in all_of))
     agents = list(AGENTS)
     return sorted(
         best.values(), key=lambda f: (settings.index(f.setting.name), agents.index(f.agent))
@@ -238,6 +240,7 @@ def parsed():
     parser.add_argument("--agents", nargs="+", choices=list(AGENTS))
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--updates", type=int, default=200)
+    parser.add_argument("--dtype", choices=["float32", "float64"], default="float32")
     parser.add_argument("--root", type=Path, default=Path("outputs/omd"))
     parser.add_argument("--only", default="", help="a part of SETTING/AGENT")
     parser.add_argument("--draw", action="store_true")
