@@ -15,7 +15,7 @@ made at several times and places.
 A seed's final return is the mean of its last LAST evaluations of 10 episodes, also of one that
 diverged and kept the policy of before; the interval is that of Student's t over seeds, at 95 %.
 `error` is the mean squared distance of the model's next observation from the real one on a batch,
-at the end, and its mean over seeds.
+at the end: its mean over seeds, and its median, which runs of before did not measure.
 """
 
 import argparse
@@ -132,6 +132,7 @@ class Found(NamedTuple):
     steps: int
     returns: np.ndarray  # of the seeds
     error: float
+    median_error: float
 
     @property
     def interval(self):
@@ -148,8 +149,14 @@ def found_in(options):
                 continue
             seeds = [n for n in rows[0] if n.startswith("return_") and n[7:].isdigit()]
             last = np.array([[float(row[n]) for n in seeds] for row in rows[-LAST:]])
-            error = float(rows[-1]["model_error"])
-            yield Found(setting, agent, int(rows[-1]["env_steps"]), last.mean(0), error)
+            yield Found(
+                setting, agent, int(rows[-1]["env_steps"]), last.mean(0), *errors_of(rows[-1])
+            )
+
+
+def errors_of(row):
+    """Return mean and median."""
+    return float(row["model_error"]), float(row.get("model_error_median", math.nan))
 
 
 def recorded_in(file, study):
@@ -159,8 +166,8 @@ def recorded_in(file, study):
         with file.open() as lines:
             for row in csv.DictReader(lines):
                 returns = np.array([float(row[f"seed_{i}"]) for i in range(int(row["seeds"]))])
-                steps, error = int(row["env_steps"]), float(row["model_error"])
-                yield Found(settings[row["setting"]], row["agent"], steps, returns, error)
+                steps, errors = int(row["env_steps"]), errors_of(row)
+                yield Found(settings[row["setting"]], row["agent"], steps, returns, *errors)
 
 
 def merged(*several):
@@ -214,6 +221,7 @@ def draw(options):
             for i, name in enumerate(("return_mean", "low", "high"))
         },
         "model_error": [f.error for f in found],
+        "model_error_median": [f.median_error for f in found],
         **{
             f"seed_{i}": [f.returns[i] if i < len(f.returns) else math.nan for f in found]
             for i in range(max(len(f.returns) for f in found))
@@ -221,13 +229,15 @@ def draw(options):
     }
     write_columns(columns, table)
     draw_chart(Chart(out.name, list(panels_of(options, found)), columns), out.with_suffix(".png"))
-    print(f"{'setting':<16}{'agent':<10}seeds    steps   return  interval            error")
+    print(
+        f"{'setting':<16}{'agent':<10}seeds    steps   return  interval            error   median"
+    )
     for f in found:
         mean, low, high = f.interval
         interval = f"[{low:.1f}, {high:.1f}]"
         print(
             f"{f.setting.name:<16}{f.agent:<10}{len(f.returns):>5}{f.steps:>9}{mean:>9.1f}"
-            f"  {interval:<16}{f.error:>7.3g}"
+            f"  {interval:<16}{f.error:>7.3g}  {f.median_error:>7.3g}"
         )
     print(f"{out}.png {table}")
 

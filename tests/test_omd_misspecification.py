@@ -17,16 +17,17 @@ def options(tmp_path):
     return SimpleNamespace(study="cartpole", root=tmp_path / "runs", out=tmp_path / "drawn")
 
 
-def record(options, name, returns, error=0.5):
+def record(options, name, returns, **error):
     """Leave a run of some updates, of 1000 steps each: returns [updates, SEEDS]."""
+    error = {"model_error": 0.5, **error}
     run = options.root / "cartpole" / name / "omd_cartpole" / "2026-seed0"
     run.mkdir(parents=True)
     with (run / "metrics.csv").open("w") as file:
-        names = ["env_steps", "model_error", "return_mean", *(f"return_{i}" for i in range(SEEDS))]
+        names = ["env_steps", "return_mean", *(f"return_{i}" for i in range(SEEDS)), *error]
         writer = csv.writer(file)
         writer.writerow(names)
         for i, row in enumerate(returns):
-            writer.writerow([1000 * (i + 1), error, np.mean(row), *row])
+            writer.writerow([1000 * (i + 1), np.mean(row), *row, *error.values()])
 
 
 def table(options):
@@ -36,7 +37,7 @@ def table(options):
 
 def test_final_returns_and_their_interval(options):
     returns = np.random.default_rng(0).uniform(0, 500, (8, SEEDS))
-    record(options, "width_2/omd", returns, error=0.25)
+    record(options, "width_2/omd", returns, model_error=0.25, model_error_median=0.125)
     study.draw(options)
     (row,) = table(options).values()
     final = returns[-5:].mean(0)
@@ -46,6 +47,7 @@ def test_final_returns_and_their_interval(options):
     ends = float(row["low"]), float(row["high"])
     assert ends == pytest.approx((final.mean() - half, final.mean() + half))
     assert (row["env_steps"], row["model_error"], row["seeds"]) == ("8000", "0.25", "3")
+    assert row["model_error_median"] == "0.125"
     assert options.out.with_suffix(".png").stat().st_size > 1000
 
 

@@ -45,8 +45,9 @@ class ContinuousOMD(SeedwiseRun):
     ``env_steps`` counts those of one seed. A seed whose parameters are no longer finite is put back
     and learns no more; ``diverged`` counts these. What else is measured is of a batch, and its mean
     over seeds: ``critic_loss`` under real transitions, ``actor_loss``, ``values`` of the policy's
-    actions, its ``temperature`` and ``entropy``, ``model_error`` (squared distance) and
-    ``reward_error`` of the model, and the norms of the gradients.
+    actions, its ``temperature`` and ``entropy``, ``model_error`` (squared distance, of which
+    ``model_error_median`` is the seeds' median) and ``reward_error`` of the model, and the norms of
+    the gradients.
 
     What is evaluated are all seeds' policies: episode i is played by the i-th, and so on in turn.
     ``mbrl.load_policy(run_dir).of(seed)`` is that of one alone.

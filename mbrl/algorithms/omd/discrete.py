@@ -47,7 +47,8 @@ class DiscreteOMD(SeedwiseRun):
     else is measured is of a batch, and its mean over seeds: ``vals_Q``, ``loss_Q`` and
     ``grad_norm_Q`` of Q under real transitions, the policy's ``entropy``, ``next_obs_nll``,
     ``model_error`` (squared) and ``reward_error`` of the model, and ``adjoint_residual``, relative,
-    where an adjoint system is solved.
+    where an adjoint system is solved. A seed that diverged may make up nearly all of a mean:
+    ``model_error_median`` is the seeds' median.
 
     What is evaluated are all seeds' policies: episode i is played by the i-th, and so on in turn.
     ``mbrl.load_policy(run_dir).of(seed)`` is that of one alone.

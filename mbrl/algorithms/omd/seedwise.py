@@ -253,6 +253,7 @@ class SeedwiseRun(ABC):
             "return_std": float(each.std(unbiased=False)),
             "diverged": float(self._diverged.sum()),
             **{name: float(value.mean()) for name, value in measured.items()},
+            "model_error_median": float(measured["model_error"].quantile(0.5)),
             **{f"return_{s}": float(r) for s, r in zip(self._seeds.numbers, each, strict=True)},
         }
 

@@ -67,7 +67,7 @@ METRICS = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_an_update_measures(kind):
+def test_what_an_update_measures(kind, monkeypatch):
     algorithm = made(kind, seed=3)
     for update in range(3):
         before = algorithm.state_dict()["agent"]["w"]
@@ -79,8 +79,15 @@ def test_what_an_update_measures(kind):
         assert found["return_std"] == pytest.approx(np.std(each))
         assert found["env_steps"] == STEPS
     named = {"env_steps", "return_mean", "return_std", "return_3", "return_4", "return_5"}
-    assert found.keys() == named | METRICS[kind] | {"model_error", "reward_error", "diverged"}
+    named |= {"model_error", "model_error_median", "reward_error", "diverged"}
+    assert found.keys() == named | METRICS[kind]
     assert found["diverged"] == 0
+    agent = algorithm._agent
+    errors = agent.measured(algorithm._batch_to_measure())["model_error"] + torch.tensor([0, 1, 9])
+    monkeypatch.setattr(agent, "measured", lambda batch: {"model_error": errors})
+    found = algorithm._measured()
+    assert found["model_error"] == pytest.approx(float(errors.sum()) / 3)
+    assert found["model_error_median"] == float(errors[1])
     assert algorithm.state_dict()["replay"]["rows"].shape == (60, 3, 4 + 1 + 1 + 4 + 1)
 
 
