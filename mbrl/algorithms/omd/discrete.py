@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import Literal
 
@@ -13,12 +12,12 @@ from torch import Tensor
 
 from mbrl.algorithms.algorithm import Setting
 from mbrl.algorithms.omd.agents import AGENTS, Settings
+from mbrl.algorithms.omd.idle import refuse_idle
 from mbrl.algorithms.omd.seeds import Seeds, uniform
 from mbrl.algorithms.omd.seedwise import Precision, Schedule, SeedwiseRun
 from mbrl.data import distinct_indices
 from mbrl.errors import ArgumentError
 from mbrl.nn import threads_to_passes
-from mbrl.options import schema
 from mbrl.planning.checks import check_counts, check_not_negative, check_positive, check_shares
 
 _CHUNK = 1000  # steps; they take a fraction of a second
@@ -144,10 +143,17 @@ class DiscreteOMD(SeedwiseRun):
         unused: dict[str, object]
         if agent != "omd":
             unused = {"warm_opt": warm_opt, "warm_start": warm_start, "adjoint": adjoint}
-            _refuse(unused, f"algorithm.agent {agent} solves no inner problem", "agent=omd")
+            refuse_idle(
+                DiscreteOMD, unused, f"algorithm.agent {agent} solves no inner problem", "agent=omd"
+            )
         if adjoint == "identity":
             unused = {"damping": damping, "adjoint_iterations": adjoint_iterations}
-            _refuse(unused, "algorithm.adjoint identity solves no system", "another adjoint")
+            refuse_idle(
+                DiscreteOMD,
+                unused,
+                "algorithm.adjoint identity solves no system",
+                "another adjoint",
+            )
         if not batch_size <= min(random_steps, buffer_size):
             raise ArgumentError(
                 "algorithm.batch_size must be at most random_steps and buffer_size, "
@@ -230,16 +236,6 @@ class DiscreteOMD(SeedwiseRun):
         learner = self._learner
         found = learner.q.policy(learner.w, observation.to(self._dtype))
         return found.to(torch.float64)
-
-
-def _refuse(unused: Mapping[str, object], why: str, legal: str) -> None:
-    """Refuse options that are not what they are by default, and have no effect."""
-    for name, value in unused.items():
-        if value != schema(DiscreteOMD)[name][1]:
-            raise ArgumentError(
-                f"algorithm.{name} has no effect: {why}; leave it at "
-                f"{schema(DiscreteOMD)[name][1]!r}, or choose {legal}; got {value!r}"
-            )
 
 
 def sampled(probabilities: Tensor, uniform: Tensor) -> Tensor:

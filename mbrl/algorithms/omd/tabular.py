@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from mbrl.algorithms.algorithm import Actor, Setting
+from mbrl.algorithms.omd.idle import refuse_idle
 from mbrl.algorithms.omd.soft_bellman import SoftBellman
 from mbrl.algorithms.omd.studies import Study, Variant, check_study, draw
 from mbrl.algorithms.omd.tabular_model import Estimates, Parameters, Projection, TabularModels
@@ -60,8 +61,8 @@ class TabularOMD:
         optimizer: see :class:`OptimizerOptions`.
 
     Raises:
-        ArgumentError: if the task has no tables, a number is out of range, or the study has not
-            one axis.
+        ArgumentError: if the task has no tables, a number is out of range, the study has not one
+            axis, or an option has no effect beside the others.
     """
 
     def __init__(
@@ -86,6 +87,13 @@ class TabularOMD:
         for deviation in noise:
             check_not_negative("algorithm", noise=deviation)
         check_study(study, bounds, noise)
+        idle: dict[str, object]
+        if agent == "mle":
+            idle = {"objective": objective, "adjoint": adjoint}
+            refuse_idle(TabularOMD, idle, "mle solves no inner problem", "agent=omd")
+        if bounds is None:
+            idle = {"projection": projection}
+            refuse_idle(TabularOMD, idle, "no norm is bounded", "algorithm.bounds")
         task = setting.task
         if not isinstance(task, TabularTask):
             raise ArgumentError(f"task must be a tabular one for omd_tabular, got {task.name}")

@@ -96,9 +96,9 @@ def test_rows_do_not_depend_on_each_other():
     for _ in range(3):
         together.update()
     whole = together.exhibits().chart.columns
-    for agent in ("omd", "mle"):
+    for agent, own in (("omd", {"objective": "bellman"}), ("mle", {})):
         for bound in (0.5, 5.0):
-            alone = made(objective="bellman", agent=agent, bounds=[bound])
+            alone = made(**own, agent=agent, bounds=[bound])
             for _ in range(3):
                 alone.update()
             part = alone.exhibits().chart.columns
@@ -274,6 +274,15 @@ def test_charts_have_a_curve_for_every_kind_of_model():
         ({"bounds": None}, "algorithm.bounds: study returns takes a list, got null"),
         ({"noise": [0.0, 0.1]}, "algorithm.noise: study returns takes one, got 2"),
         ({"study": "noise"}, "algorithm.bounds: study noise takes one or null, got 2"),
+        (
+            {"agent": "mle", "objective": "bellman"},
+            "objective has no effect: mle solves no inner problem; leave it at 'returns', or",
+        ),
+        ({"agent": "mle", "adjoint": "both"}, "algorithm.adjoint has no effect: mle solves no"),
+        (
+            {"study": "noise", "bounds": None, "projection": "per_array"},
+            "algorithm.projection has no effect: no norm is bounded.*choose algorithm.bounds",
+        ),
     ],
 )
 def test_mistakes_are_named(options, words):
