@@ -155,14 +155,17 @@ def test_mles_reward_and_states_are_fitted_to_what_was_met():
     torch.testing.assert_close(last["next_obs_nll"], 0.5 * last["model_error"] + constant)
 
 
-def test_what_is_measured_is_that_of_the_references():
-    agent, settings, _ = made("mle")
+@pytest.mark.parametrize("probabilistic", [False, True])
+def test_what_is_measured_is_that_of_the_references(probabilistic):
+    agent, settings, _ = made("mle", probabilistic=probabilistic)
     (batch,) = drawn_batches(1)
     found = agent.measured(batch)
     for s in range(SEEDS):
         reference = Reference(agent, s, settings)
         row = Batch(*(part[s] for part in batch))
-        following, reward, *_ = reference.predict(row, None)
+        following, reward, mean, log_std = reference.predict(row, None)
+        deviation = torch.ones_like(mean) if log_std is None else log_std.exp()
+        likelihood = torch.distributions.Normal(mean, deviation).log_prob(row.following)
         error = reference.error(row, row.following, row.reward)
         gradient = torch.autograd.grad(error, leaves(reference.w))
         values = torch.stack([run(net, row.observation) for net in reference.w]).detach()
@@ -173,6 +176,7 @@ def test_what_is_measured_is_that_of_the_references():
             "grad_norm_Q": torch.cat([g.flatten() for g in gradient]).norm(),
             "vals_Q": values.gather(2, index).mean(),
             "entropy": policy.entropy().mean(),
+            "next_obs_nll": -likelihood.sum(-1).mean(),
             "model_error": (following - row.following).square().sum(-1).mean(),
             "reward_error": (reward - row.reward).square().mean(),
         }

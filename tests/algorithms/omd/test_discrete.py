@@ -70,12 +70,13 @@ def test_a_task_that_does_not_fit_is_refused():
 
 
 @pytest.mark.slow
-def test_the_pole_is_held_much_longer_than_by_chance():
+@pytest.mark.parametrize(("agent", "updates"), [("mle", 3), ("omd", 10)])
+def test_the_pole_is_held_much_longer_than_by_chance(agent, updates):
     options = {"hidden_dim": 32, "model_hidden_dim": 32, "batch_size": 256}
     algorithm = made(
-        "omd", agent="mle", seeds=2, steps=1500, random_steps=1000, eval_episodes=20, **options
+        "omd", agent=agent, seeds=2, steps=1500, random_steps=1000, eval_episodes=20, **options
     )
     by_chance = 22.0  # the mean return of uniform actions
-    for _ in range(3):
+    for _ in range(updates):
         found = algorithm.update()
     assert found["return_mean"] > 4 * by_chance
