@@ -280,13 +280,22 @@ def flat(values: Values, like: Values, name: str) -> Tensor:
     Raises:
         ArgumentError: if the values, called ``name``, have another form.
     """
+    return torch.cat([leaf.reshape(-1) for leaf in leaves_alike(values, like, name, "w")])
+
+
+def leaves_alike(values: Values, like: Values, name: str, of: str) -> list[Tensor]:
+    """Return the tensors of values, called ``name``, in the order of ``like``, called ``of``.
+
+    Raises:
+        ArgumentError: if the values have another form.
+    """
     if not _alike(values, like):
         raise ArgumentError(
-            f"{name} must have the form of w, {_shapes(like)}, got {_shapes(values)}"
+            f"{name} must have the form of {of}, {_shapes(like)}, got {_shapes(values)}"
         )
-    if not isinstance(values, dict):
-        return values.reshape(-1)
-    return torch.cat([values[key].reshape(-1) for key in like])
+    if isinstance(values, dict):
+        return [values[key] for key in like]
+    return [values]
 
 
 def _unflat(point: Tensor, like: Values) -> Values:

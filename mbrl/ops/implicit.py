@@ -21,6 +21,7 @@ from mbrl.ops.adjoints import (
     Exact,
     Names,
     Values,
+    leaves_alike,
     leaves_of,
     names_of,
     rebuilt,
@@ -76,12 +77,14 @@ def implicit_gradient(
         differentiated.
 
     Raises:
-        ArgumentError: if F or the gradient have another form than w.
+        ArgumentError: if F or the gradient have another form than w, or what ``pull`` returns than
+            theta.
     """
     with torch.no_grad():
         system = AdjointSystem(condition, w, theta, constants, damping)
         z = system.solution_of(adjoint, gradient)
-        found = leaves_of(system.by_theta(z) if pull is None else pull(z, w, theta, *constants))
+        pulled = system.by_theta(z) if pull is None else pull(z, w, theta, *constants)
+        found = leaves_alike(pulled, theta, "what pull returns", "theta")
     if torch.is_grad_enabled() or transforms_active():
         anchors = (*leaves_of(w), *leaves_of(theta), *leaves_of(gradient))
         negated = _Negated.apply(len(found), *found, *anchors)

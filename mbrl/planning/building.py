@@ -98,10 +98,17 @@ def make_problem(
 
 def _stage(task: Task, cost: Chosen | None, until_termination: bool, where: str) -> StageCost:
     if cost is not None:
-        return ResidualStage(_residual_cost(task, cost, f"{where}.cost"))
-    if task.residual_cost is not None:
-        return ResidualStage(task.residual_cost)
-    return RewardCost(task, until_termination=until_termination)
+        residuals = _residual_cost(task, cost, f"{where}.cost")
+    elif task.residual_cost is not None:
+        residuals = task.residual_cost
+    else:
+        return RewardCost(task, until_termination=until_termination)
+    if not until_termination:
+        raise ConfigError(
+            f"{where}.until_termination has no effect: a cost of residuals goes on after the end "
+            "of an episode; leave it at True"
+        )
+    return ResidualStage(residuals)
 
 
 def _terminal(

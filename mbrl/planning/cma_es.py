@@ -129,6 +129,7 @@ class _Strategy:
             "bounds": [list(low), list(high)],
             "CMA_diagonal": planner.diagonal,
             "CMA_mirrors": 0,
+            "maxstd": np.inf,  # else a third of the range, and an error where one number is sought
             # Instead of NumPy's global generator, which is then neither seeded nor drawn from.
             "randn": lambda *shape: random.standard_normal(shape),
             "signals_filename": None,  # read no file

@@ -68,6 +68,10 @@ class StageCost(ABC):
             model: the geometry of the states.
         """
 
+    def over(self, points: StagePoints) -> Tensor | None:
+        """Return which rows' episodes have ended by the last step, [B] bool; None: no one's."""
+        return None
+
 
 class DifferentiatedCost(StageCost):
     """A cost that torch differentiates: by (x, u, x') jointly, and twice for a quadratic model.
@@ -100,7 +104,7 @@ class DifferentiatedCost(StageCost):
         """See :class:`StageCost`; the sizes of x, u and x' in the full Hessian follow each other.
 
         Raises:
-            ArgumentError: if there are no second derivatives.
+            ArgumentError: if there are no second derivatives, or first ones are not finite.
         """
         sizes = [points.state.shape[1], points.action.shape[1], points.next_state.shape[1]]
         joint = torch.cat([points.state, points.action, points.next_state], dim=1)
@@ -144,10 +148,13 @@ class RewardCost(DifferentiatedCost):
         Rewards there may be anything, and so may their derivatives, which zeros would not stop:
         the reward is given the row's first step instead.
         """
-        alive = self._alive(points) if self._until_termination else None
-        if alive is None or alive.all():
+        if not self._until_termination:
             return -self._reward(x, u, y, points)
-        rows = len(alive) // points.steps
+        ended = self._ended(points)
+        alive = torch.cat([torch.ones_like(ended[:1]), ~ended[:-1]]).flatten()
+        if alive.all():
+            return -self._reward(x, u, y, points)
+        rows = ended.shape[1]
         x, u, y = (
             torch.where(alive[:, None], v, v[:rows].detach().repeat(points.steps, 1))
             for v in (x, u, y)
@@ -164,8 +171,12 @@ class RewardCost(DifferentiatedCost):
         ]
         return torch.cat(parts)
 
-    def _alive(self, points: StagePoints) -> Tensor:
-        """Return which steps are taken before the episode ended, [T B] bool."""
+    def over(self, points: StagePoints) -> Tensor | None:
+        """See :class:`StageCost`."""
+        return self._ended(points)[-1] if self._until_termination else None
+
+    def _ended(self, points: StagePoints) -> Tensor:
+        """Return whether the episode has ended with a step or before it, [T, B] bool."""
         task, scene = self._task, points.scene
         with torch.no_grad():
             if task.uses_time:
@@ -181,8 +192,7 @@ class RewardCost(DifferentiatedCost):
                     t=scene.start,
                     context=scene.flattened(points.steps),
                 ).unflatten(0, (points.steps, -1))
-        before = torch.cat([torch.zeros_like(ended[:1]), ended[:-1]])
-        return (before.cumsum(0) == 0).flatten()
+        return ended.cumsum(0) > 0
 
 
 class Residuals(Protocol):
@@ -228,7 +238,14 @@ class ResidualStage(StageCost):
 
 
 class TerminalCost(ABC):
-    """phi(x_T), one number a row."""
+    """phi(x_T), one number a row.
+
+    Attributes:
+        until_termination: whether it stands for what is to come, and so is not paid where the
+            episode has ended; a cost of residuals is, lest an early end is a way around it.
+    """
+
+    until_termination = False
 
     @abstractmethod
     def __call__(self, state: Tensor, scene: Scene, steps: int) -> Tensor:
@@ -274,9 +291,13 @@ class ValueTerminal(TerminalCost):
     For plans made in Python, of a value function that is at hand; no run leaves one behind, and so
     no configuration names one.
 
+    Where the stage cost says that the episode has ended, nothing is to come.
+
     Args:
         value: states [B, nx] -> values [B], in torch.
     """
+
+    until_termination = True
 
     def __init__(self, value: Any):
         self._value = value
@@ -329,7 +350,14 @@ def _derivatives(costs: Tensor, at: Tensor, name: str) -> tuple[Tensor, Tensor |
             f"{name}: its reward has no second derivatives, which this planner needs; "
             "give a cost of residuals (cost: ...), or choose a planner that needs none"
         ) from error
-    return gradient.detach(), torch.stack(rows, dim=1)
+    if not gradient.isfinite().all():
+        raise ArgumentError(
+            f"{name}: torch finds no finite slope of its cost at states and actions that are "
+            "finite; at 0, sqrt has none, and Tensor.norm has"
+        )
+    # A kink has no curvature: at 0, torch's second derivatives of a norm are NaN.
+    hessian = torch.stack(rows, dim=1)
+    return gradient.detach(), torch.where(hessian.isfinite(), hessian, 0.0)
 
 
 def _in_tangent(

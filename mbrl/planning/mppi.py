@@ -24,7 +24,7 @@ class _Search(SamplingSearch["MPPI"]):
         problem, planner = self.problem, self._planner
         noise = self._noise(planner.samples)
         noise[:, 0] = 0  # the nominal itself
-        annealed = planner.deviation(self._iteration, len(self._theta))
+        annealed = planner.deviation(self._iteration, len(self._theta), self.iterations)
         deviation = annealed[:, None, None, None] * problem.spread
         nominal = self._theta[:, None]
         theta = problem.clip(nominal + deviation * noise)
@@ -117,11 +117,18 @@ class MPPI(SamplingPlanner):
         self.anneal_iterations, self.anneal_horizon = anneal_iterations, anneal_horizon
         self.knots, self.interpolation = knots, interpolation
 
-    def deviation(self, iteration: int, knots: int) -> Tensor:
-        """Return the noise of every knot, [P], relative to the spread, in an iteration from 0."""
+    def deviation(self, iteration: int, knots: int, iterations: int | None = None) -> Tensor:
+        """Return the noise of every knot, [P], relative to the spread.
+
+        Args:
+            iteration: i, from 0.
+            knots: P.
+            iterations: I; None: the planner's own.
+        """
+        iterations = iterations or self.iterations
         exponent = torch.zeros(knots, dtype=torch.float64)
         if self.anneal_iterations is not None:
-            done = min(iteration, self.iterations - 1) / self.iterations
+            done = min(iteration, iterations - 1) / iterations
             exponent -= done / self.anneal_iterations
         if self.anneal_horizon is not None:
             ahead = torch.arange(1, knots + 1, dtype=torch.float64) / knots

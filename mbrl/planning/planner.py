@@ -97,7 +97,13 @@ class Plan(NamedTuple):
 
 
 class Search(ABC):
-    """An optimisation in progress."""
+    """An optimisation in progress.
+
+    Attributes:
+        iterations: how many there are to be; None: nobody has said.
+    """
+
+    iterations: int | None = None
 
     # Attributes that the next iteration depends on: tensors, numbers, None, and lists and dicts of
     # them, never changed in place.
@@ -219,7 +225,8 @@ class Planner(ABC):
         state, actions = checked(problem, state, actions)
         generator = generator or torch.Generator().manual_seed(0)
         search = self.begin(problem, state, actions, generator, memory)
-        for _ in range(self.iterations if iterations is None else iterations):
+        search.iterations = self.iterations if iterations is None else iterations
+        for _ in range(search.iterations):
             if search.converged:
                 break
             if seconds is not None and time.perf_counter() - began >= seconds:

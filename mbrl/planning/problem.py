@@ -222,13 +222,15 @@ class Problem:
     def costs(self, states: Tensor, actions: Tensor, scene: Scene | None = None) -> Tensor:
         """Total costs [N] of rollouts [T+1, N, nx], [T, N, nu]; infinite where one diverged.
 
+        So are those that are no numbers, of either sign.
+
         Args:
             states: [T+1, N, nx].
             actions: [T, N, nu].
             scene: of N rows; None: the problem's own.
         """
         total = self.costs_by_step(states, actions, scene).sum(0)
-        return torch.where(total.isnan(), torch.inf, total)
+        return torch.where(total.isfinite(), total, torch.inf)
 
     def costs_by_step(self, states: Tensor, actions: Tensor, scene: Scene | None = None) -> Tensor:
         """Costs [T, N] of the steps of rollouts, phi with the last one; see :meth:`costs`."""
@@ -270,6 +272,8 @@ class Problem:
         with torch.enable_grad():
             costs = self._by_step(states, actions, scene)
             total = (costs if weights is None else weights[:, None] * costs).sum()
+            if not total.requires_grad:  # all costs are constant
+                return torch.zeros_like(actions)
             by_states, by_actions = torch.autograd.grad(
                 total, (states, actions), materialize_grads=True
             )
@@ -303,7 +307,9 @@ class Problem:
         if self.terminal is None:
             ndx = self.model.tangent_size
             return steps, a.new_zeros(shape[1], ndx), a.new_zeros(shape[1], ndx, ndx)
-        return steps, *self.terminal.quadratic(states[-1], self.scene, len(actions), self.model)
+        last, counts = self._last(points)
+        slope, curvature = self.terminal.quadratic(last, self.scene, len(actions), self.model)
+        return steps, slope * counts[:, None], curvature * counts[:, None, None]
 
     def effort(self) -> Mapping[str, int]:
         """Return what has been spent on the model so far, by every problem that shares it."""
@@ -316,8 +322,24 @@ class Problem:
         stage = self.stage(points).unflatten(0, actions.shape[:2])
         if self.terminal is None:
             return stage
-        last = stage[-1:] + self.terminal(states[-1], scene, len(actions))
-        return torch.cat([stage[:-1], last])
+        last, counts = self._last(points)
+        phi = self.terminal(last, scene, len(actions)) * counts
+        return torch.cat([stage[:-1], stage[-1:] + phi])
+
+    def _last(self, points: StagePoints) -> tuple[Tensor, Tensor]:
+        """Return x_T [N, nx], and where phi counts, [N].
+
+        Where it does not, phi is given the first state: of states past an episode's end it may
+        make anything, which zeros would not stop.
+        """
+        rows = len(points.state) // points.steps
+        first, last = points.state[:rows], points.next_state[-rows:]
+        over = None
+        if self.terminal is not None and self.terminal.until_termination:
+            over = self.stage.over(points)
+        if over is None:
+            return last, last.new_ones(rows)
+        return torch.where(over[:, None], first.detach(), last), (~over).to(last.dtype)
 
 
 def _taken(actions: Tensor, chosen: Tensor) -> Tensor:

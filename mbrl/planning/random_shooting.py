@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from mbrl.planning.checks import check_counts
+from mbrl.planning.problem import Problem
 from mbrl.planning.sampling import SamplingPlanner, SamplingSearch
 
 
@@ -23,10 +24,17 @@ class _Search(SamplingSearch["RandomShooting"]):
         problem, (steps, batch, nu) = self.problem, self._theta.shape
         shape = steps, self._planner.samples, batch, nu
         uniform = torch.rand(shape, generator=self._generator, dtype=torch.float64)
-        low = torch.where(problem.low.isfinite(), problem.low, -problem.spread)
-        high = torch.where(problem.high.isfinite(), problem.high, problem.spread)
+        low, high = _box(problem)
         costs = self._try(low + (high - low) * uniform, self._bar, self._planner.finalists)
         self._bar = torch.minimum(self._bar, costs.amin(0))
+
+
+def _box(problem: Problem) -> tuple[Tensor, Tensor]:
+    """Return where actions are drawn from, [nu] each: the bounds, as far as there are any."""
+    low, high, spread = problem.low, problem.high, problem.spread
+    above = torch.where(low.isfinite(), low + 2 * spread, spread)
+    below = torch.where(high.isfinite(), high - 2 * spread, -spread)
+    return torch.where(low.isfinite(), low, below), torch.where(high.isfinite(), high, above)
 
 
 class RandomShooting(SamplingPlanner):
@@ -37,7 +45,7 @@ class RandomShooting(SamplingPlanner):
     The baseline of planning with learned models (Nagabandi et al. 2018, "Neural network dynamics
     for model-based deep reinforcement learning with model-free fine-tuning", section IV-C). Every
     iteration draws anew, and the best sequence of all is kept. An action without bounds is drawn
-    from [-1, 1].
+    from [-1, 1], one with a single bound from the two units next to it.
 
     Args:
         samples: N.

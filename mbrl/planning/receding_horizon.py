@@ -227,22 +227,38 @@ class RecedingHorizon:
         return problem.fed_back(plan.actions[k], plan.gains[k], plan.states[k], state)
 
     def _replan(self, problem: Problem, state: Tensor, t: int) -> None:
-        began = time.perf_counter()
         if self.plan is None:
-            prepared, there = self._nearest(state, problem.scene.context)
-            if prepared is not None and there:
-                self.plan, self._planned_at = prepared, t
-                return
-            if prepared is None:
-                start = self._first(problem, state)
-            else:
-                start = self._fed_back(problem, state, prepared)
-            memory, iterations = NOTHING, self.schedule.first
+            self.plan = self._planned_first(problem, state)
         else:
-            shifted = self.plan.shifted(t - self._planned_at)
-            start, memory = self._extended(problem, shifted, state, t - self._planned_at)
-            iterations = self.schedule.iterations
-        self.plan, again = plan_or_restart(
+            elapsed = t - self._planned_at
+            shifted = self.plan.shifted(elapsed)
+            start, memory = self._extended(problem, shifted, state, elapsed)
+            self.plan = self._planned(problem, state, start, self.schedule.iterations, memory)
+        self._planned_at = t
+
+    def _planned_first(self, problem: Problem, state: Tensor) -> Plan:
+        """Return the plan of new episodes: what was prepared for them, or begun from that."""
+        if self._prepared is None:
+            return self._planned(problem, state, self._first(problem, state), self.schedule.first)
+        prepared, there = _nearest(*self._prepared, state, problem.scene.context)
+        known, others = there.nonzero()[:, 0], (~there).nonzero()[:, 0]
+        parts = [(known, prepared.rows(known))] if len(known) else []
+        if len(others):
+            elsewhere, away = problem.rows(others), state[others]
+            start = self._fed_back(elsewhere, away, prepared.rows(others))
+            parts.append((others, self._planned(elsewhere, away, start, self.schedule.first)))
+        return Plan.joined(parts)
+
+    def _planned(
+        self,
+        problem: Problem,
+        state: Tensor,
+        start: Tensor,
+        iterations: int | None,
+        memory: Mapping[str, Tensor] = NOTHING,
+    ) -> Plan:
+        began = time.perf_counter()
+        plan, again = plan_or_restart(
             self.planner,
             problem,
             state,
@@ -253,18 +269,8 @@ class RecedingHorizon:
             seconds=self.schedule.seconds,
         )
         self.ticks.restarts += len(again) > 0
-        self._planned_at = t
         self.ticks.note(time.perf_counter() - began, self.schedule.seconds)
-
-    def _nearest(self, state: Tensor, context: Tensor | None) -> tuple[Plan | None, bool]:
-        """Return the prepared plans of the nearest starts, and whether those are these starts."""
-        if self._prepared is None:
-            return None, False
-        plan, start = self._prepared
-        here = state if context is None else torch.cat([state, context], dim=1)
-        starts = torch.cat([start.state, start.context], dim=1)
-        nearest = torch.cdist(here, starts).argmin(1)
-        return plan.rows(nearest), torch.equal(here, starts[nearest])
+        return plan
 
     def _fed_back(self, problem: Problem, state: Tensor, plan: Plan) -> Tensor:
         """Return what a plan's gains make of it from other states than it was made for."""
@@ -296,7 +302,18 @@ class RecedingHorizon:
         if self._policy is not None:
             kept = actions[:-elapsed]
             last = problem.model.rollout(state, kept, problem.scene)[-1] if len(kept) else state
-            if last.isfinite().all():
-                later = problem.at(problem.scene.start + len(kept), problem.scene.context)
-                actions = torch.cat([kept, later.follow(self._policy, last, elapsed)])
+            there = last.isfinite().all(-1, keepdim=True)
+            later = problem.at(problem.scene.start + len(kept), problem.scene.context)
+            tail = later.follow(self._policy, torch.where(there, last, state), elapsed)
+            actions = torch.cat([kept, torch.where(there, tail, actions[len(kept) :])])
         return actions, shifted.memory
+
+
+def _nearest(
+    plan: Plan, start: Start, state: Tensor, context: Tensor | None
+) -> tuple[Plan, Tensor]:
+    """Return the plans of the nearest starts, and which rows [B] begin just there."""
+    here = state if context is None else torch.cat([state, context], dim=1)
+    starts = torch.cat([start.state, start.context], dim=1)
+    nearest = torch.cdist(here, starts).argmin(1)
+    return plan.rows(nearest), (here == starts[nearest]).all(1)

@@ -53,7 +53,7 @@ class Variational(Planner):
     is clipped, and needs no such rule. Samples that diverge, or cannot be linearised, do not count.
 
     With ``samples: 1, initial_sd: 0`` and pathwise this is deterministic gradient descent on the
-    actions, mode "Grad" of the original. The mean is rolled out with the samples, and does not
+    actions, mode "Grad" of the original. The mean is rolled out after every step, and does not
     count in the gradient; the plan is the best that was rolled out.
 
     Args:
@@ -163,8 +163,6 @@ class _Search(Search):
         raw = (self._mean[:, None] + self._sd[:, None] * noise) * problem.spread
         if planner.strategy == "hybrid":
             raw = torch.cat([self._actions[:, None], raw[:, 1:]], dim=1)
-        if planner.initial_sd:  # else the mean is the sample
-            raw = torch.cat([raw, (self._mean * problem.spread)[:, None]], dim=1)
         actions = problem.clip(raw)
         states, costs = problem.rollout(self.state, actions)
         self._visit(actions, states, costs)
@@ -183,6 +181,8 @@ class _Search(Search):
         share = self._shares()
         self._share = float(share.mean())
         self._update(combined(planner.strategy, parts, share, planner.score_weight))
+        moved = problem.clip(self._mean * problem.spread)[:, None]
+        self._visit(moved, *problem.rollout(self.state, moved))
 
     @property
     def plan(self) -> Plan:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from mbrl.errors import ArgumentError
-from mbrl.planning import CMAES
+from mbrl.planning import CMAES, Problem, TorchModel
 from tests.planning.problems import Recorded, SquaredCost, linear_quadratic, particle
 
 STATES = torch.tensor([[1.0, 0.0], [2.0, -1.0], [-0.3, 0.4]], dtype=torch.float64)
@@ -108,6 +108,30 @@ def test_iterations_far_beyond_convergence_do_no_harm():
     plan = CMAES(iterations=800).plan(system.problem(), STATES[:1])
     _, best = system.optimum(STATES[0].numpy())
     assert plan.costs.item() == pytest.approx(best, rel=1e-12)
+
+
+def one_number(noise):
+    """Plan the single push that brings x' = x + u from 0 to 0.3, |u| <= 1."""
+    one = torch.ones(1, dtype=torch.float64)
+    cost = SquaredCost(one, 0 * one, 0.3 * one)
+
+    class Push(torch.nn.Module):
+        def forward(self, state, action):
+            return state + action
+
+    problem = Recorded.of(Problem(TorchModel(Push(), 1), cost, -one, one, 1))
+    return problem, CMAES(noise=noise, iterations=60).plan(problem, torch.zeros(1, 1).double())
+
+
+@pytest.mark.parametrize("noise", [0.3, 0.8, 2.0])
+def test_one_number_alone(noise):
+    _, plan = one_number(noise)
+    assert plan.actions.item() == pytest.approx(0.3, abs=1e-3)
+
+
+def test_a_first_step_larger_than_the_box_is_not_cut_short():
+    first = [one_number(noise)[0].calls[1][0] for noise in (0.7, 3.0)]
+    assert not torch.equal(*first)
 
 
 def test_a_start_on_the_bounds():

@@ -7,19 +7,23 @@ import pytest
 import torch
 
 import mbrl
-from mbrl.errors import ArgumentError
+from mbrl.errors import ArgumentError, ConfigError
 from mbrl.physics import Simulator
 from mbrl.planning import (
+    CEM,
     ILQR,
+    GradientShooting,
     Problem,
     RewardCost,
     Scene,
     SimulatorModel,
     TorchModel,
     ValueTerminal,
+    Variational,
+    make_problem,
     model_of,
 )
-from mbrl.planning.costs import StagePoints, convex
+from mbrl.planning.costs import DifferentiatedCost, StagePoints, convex
 from tests.planning.test_model import FREE
 
 
@@ -222,3 +226,94 @@ def test_a_reward_without_second_derivatives_is_refused_by_name():
     x = task.reset(1, torch.Generator().manual_seed(0))
     with pytest.raises(ArgumentError, match="Ant-v5: its reward has no second derivatives"):
         ILQR().plan(problem, x)
+
+
+@pytest.mark.parametrize("uses_time", [False, True])
+def test_a_value_of_what_is_to_come_counts_where_the_episode_goes_on(uses_time):
+    """V is NaN where the episode has ended."""
+    one, x = torch.ones(1).double(), torch.zeros(2, 1).double()
+    value = ValueTerminal(lambda x: torch.log(0.5 - x[:, 0]))
+    problem = Problem(TorchModel(Adds(), 1), RewardCost(Falling(uses_time)), -one, one, 2, value)
+    u = torch.tensor([[0.1, 0.3]], dtype=torch.float64).expand(2, -1)[:, :, None]
+    states, costs = problem.rollout(x, u[:, None])
+    ends = [-math.log(0.9) - math.log(0.8) - math.log(0.3), -math.log(0.7) - math.log(0.4)]
+    assert costs[0].tolist() == pytest.approx(ends, rel=1e-12)
+    gradient = problem.gradient(states[:, 0], u)[:, :, 0].T
+    slopes = [[1 / 0.9 + 1 / 0.8 + 1 / 0.3, 1 / 0.8 + 1 / 0.3], [1 / 0.7 + 1 / 0.4, 1 / 0.4]]
+    torch.testing.assert_close(gradient, torch.tensor(slopes, dtype=torch.float64))
+    a, b = problem.model.linearize(states[:-1, 0], u, problem.scene)
+    _, slope, curvature = problem.expand(states[:, 0], u, a, b)
+    torch.testing.assert_close(slope[:, 0].tolist(), [1 / 0.3, 0.0])
+    torch.testing.assert_close(curvature[:, 0, 0].tolist(), [1 / 0.3**2, 0.0])
+    on = RewardCost(Falling(uses_time), until_termination=False)
+    on = Problem(problem.model, on, -one, one, 2, value)
+    assert on.rollout(x, u[:, None])[1].isfinite().tolist() == [[True, False]]
+
+
+def test_a_reward_that_is_constant_has_no_slope():
+    task = mbrl.make_task("InvertedPendulum-v5", threads=1)
+    problem, x = make_problem(task, 10), task.reset(2, torch.Generator().manual_seed(0))
+    for planner in (GradientShooting(iterations=2), Variational(iterations=2)):
+        plan = planner.plan(problem, x)
+        assert plan.costs.tolist() == [-10.0, -10.0]
+        assert plan.actions.isfinite().all()
+
+
+class Kinked(DifferentiatedCost):
+    """|x'| + |u| - 2 u_1 + |u_2|^1.5 / 10: at 0 second derivatives are NaN or infinite."""
+
+    def costs(self, x, u, y, points):
+        length = u.norm(dim=-1)
+        return y.norm(dim=-1) + length - 2 * u[:, 0] + 0.1 * u[:, 1].abs() ** 1.5
+
+
+class Pays(DifferentiatedCost):
+    """u^2 up to 1/2, minus infinity above."""
+
+    def costs(self, x, u, y, points):
+        return torch.where(u[:, 0] > 0.5, -torch.inf, u[:, 0].square())
+
+
+class Root(DifferentiatedCost):
+    """The same length as a norm's, whose derivative at 0 is NaN."""
+
+    def costs(self, x, u, y, points):
+        return u.square().sum(-1).sqrt()
+
+
+def test_kinks_have_a_slope_and_no_curvature():
+    class Shifts(torch.nn.Module):
+        def forward(self, x, u):
+            return x + 0.1 * u
+
+    one = torch.ones(2).double()
+    problem = Problem(TorchModel(Shifts(), 2), Kinked("kinked"), -one, one, 5)
+    x = torch.tensor([[1.0, 0.5], [0.0, 0.0]]).double()
+    plan = ILQR(iterations=20).plan(problem, x)
+    for row in range(2):
+        alone = ILQR(iterations=20).plan(problem, x[row : row + 1])
+        torch.testing.assert_close(plan.actions[:, row], alone.actions[:, 0])
+    reference = CEM(iterations=60, samples=500).plan(problem, x)
+    assert (plan.costs < reference.costs + 0.02).all(), (plan.costs, reference.costs)
+
+
+def test_what_earns_without_end_is_no_plan():
+    one = torch.ones(1).double()
+    problem = Problem(TorchModel(Adds(), 1), Pays("pays"), -one, one, 2)
+    u = torch.tensor([0.1, 0.9]).double()[:, None, None].expand(2, -1, -1, -1)  # (T, K, B, nu)
+    costs = problem.rollout(torch.zeros(1, 1).double(), u)[1]
+    assert costs[:, 0].tolist() == [pytest.approx(0.02), torch.inf]
+
+
+def test_a_cost_without_a_slope_is_refused():
+    one = torch.ones(1).double()
+    problem = Problem(TorchModel(Adds(), 1), Root("roots"), -one, one, 2)
+    with pytest.raises(ArgumentError, match=r"roots: torch finds no finite slope of its cost"):
+        ILQR().plan(problem, torch.zeros(1, 1).double())
+
+
+def test_ends_do_not_count_for_a_cost_of_residuals():
+    task = mbrl.make_task("InvertedPendulum-v5", threads=1)
+    cost = {"pole": {"residual": {"kind": "control"}}}
+    with pytest.raises(ConfigError, match=r"algorithm.until_termination has no effect: a cost of"):
+        make_problem(task, 5, cost=cost, until_termination=False)

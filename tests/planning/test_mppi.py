@@ -139,6 +139,17 @@ def test_annealing():
         )
 
 
+def test_annealing_is_over_the_iterations_that_are_asked_for():
+    problem = Recorded.of(linear_quadratic(bounded=False).problem())
+    planner = MPPI(samples=20_000, noise=0.5, anneal_iterations=0.5, iterations=10)
+    planner.plan(problem, STATES[:1], iterations=2)
+    for n, call in enumerate((1, 3)):  # after the start, and the average of the first
+        actions = problem.calls[call][0]
+        found = (actions[:, 1:] - actions[:, :1]).std(1)[:, 0]
+        wanted = torch.full_like(found, 0.5 * math.exp(-n / (0.5 * 2)))
+        torch.testing.assert_close(found, wanted, rtol=0.03, atol=0)
+
+
 def test_the_average_becomes_the_plan_even_where_it_costs_more():
     system = linear_quadratic()
     best = torch.from_numpy(np.stack([system.optimum(x.numpy())[0] for x in STATES], axis=1))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from mbrl.planning import RandomShooting
+from mbrl.planning import Problem, RandomShooting
 from tests.planning.problems import Recorded, linear_quadratic
 
 STATES = torch.tensor([[1.0, 0.0], [2.0, -1.0]], dtype=torch.float64)
@@ -21,6 +21,21 @@ def test_sequences_are_uniform_in_the_box(bounded):
     np.testing.assert_allclose(part.mean(0), 0, atol=5 * np.sqrt(1 / 3 / len(part)))
     for power, moment in ((2, 1 / 3), (4, 1 / 5)):
         np.testing.assert_allclose((part**power).mean(0), moment, rtol=0.02)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "box"),
+    [(2.0, np.inf, (2.0, 4.0)), (-np.inf, -3.0, (-5.0, -3.0)), (0.0, np.inf, (0.0, 2.0))],
+)
+def test_where_one_bound_is_missing_it_draws_beside_the_other(low, high, box):
+    whole = linear_quadratic().problem()
+    bounds = (torch.full((2,), bound, dtype=torch.float64) for bound in (low, high))
+    problem = Recorded.of(Problem(whole.model, whole.stage, *bounds, whole.horizon))
+    RandomShooting(samples=5000, keep=False).plan(problem, STATES)
+    drawn = problem.calls[1][0].flatten().numpy()
+    assert box[0] <= drawn.min() < drawn.max() <= box[1]
+    np.testing.assert_allclose(drawn.mean(), np.mean(box), atol=0.02)
+    np.testing.assert_allclose(drawn.std(), 2 / np.sqrt(12), rtol=0.02)
 
 
 @pytest.mark.parametrize("keep", [True, False])

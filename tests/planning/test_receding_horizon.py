@@ -11,13 +11,16 @@ from mbrl.planning import (
     Plan,
     Planner,
     PredictiveSampling,
+    Problem,
     RecedingHorizon,
     Schedule,
     Search,
+    TorchModel,
 )
 from mbrl.types import Start
 from tests.planning.lq import problem_of, random_weights, riccati
 from tests.planning.pendulum import HANGING, pendulum
+from tests.planning.problems import SquaredCost
 
 
 def normal(seed, *shape):
@@ -213,6 +216,47 @@ def test_a_prepared_plan_is_followed_where_it_was_made_for():
     assert planner.asked == []
     policy.act(HANGING[order].numpy(), 20)
     assert len(planner.asked) == 1
+
+
+def test_a_row_that_begins_elsewhere_does_not_change_the_plans_of_others():
+    problem = pendulum(20)
+    plan = ILQR(iterations=5).plan(problem, HANGING, torch.full((20, 3, 1), 0.1).double())
+    planner = Noted()
+    policy = RecedingHorizon(problem, planner, schedule=Schedule(every=20), feedback=False)
+    policy.prepare(plan, begun(HANGING))
+    moved = HANGING.clone()
+    moved[1] += 0.1
+    policy.act(moved.numpy(), 0)
+    assert torch.equal(policy.plan.actions, plan.actions)  # Noted returns where it begins
+    assert torch.equal(policy.plan.states[:, [0, 2]], plan.states[:, [0, 2]])
+    assert [asked["actions"].shape[1] for asked in planner.asked] == [1]
+    end = problem.model.rollout(moved[1:2], plan.actions[:, 1:2], problem.scene)
+    torch.testing.assert_close(policy.plan.states[:, 1:2], end)
+
+
+class Bursts(torch.nn.Module):
+    """x' = x + u, but nothing where x was above 5."""
+
+    def forward(self, state, action):
+        return torch.where(state > 5, torch.nan, state + action)
+
+
+def test_a_row_that_diverges_does_not_take_the_tail_from_others():
+    one = torch.ones(1, dtype=torch.float64)
+    cost = SquaredCost(one, one, one)
+    problem = Problem(TorchModel(Bursts(), 1), cost, -one, one, 6)
+    planner = Noted()
+    policy = RecedingHorizon(
+        problem, planner, schedule=Schedule(every=2), feedback=False,
+        policy=lambda states, t, context: torch.full((len(states), 1), 0.07).double(),
+    )  # fmt: skip
+    calm = torch.zeros(2, 1).double()
+    policy.act(calm.numpy(), 0)
+    policy.act(calm.numpy(), 1)
+    policy.act(np.array([[0.0], [6.0]]), 2)
+    found = planner.asked[1]["actions"][:, 0, 0]
+    torch.testing.assert_close(found, torch.full((6,), 0.07).double())
+    assert planner.asked[-1]["actions"].isfinite().all()
 
 
 def test_a_plan_made_for_another_context_is_no_plan():

@@ -39,10 +39,12 @@ EPS = float(torch.finfo(torch.float32).eps)
 
 
 class Watched(TorchModel):
-    """A model that remembers the actions of its last rollout."""
+    """A model that remembers the actions of its last two rollouts."""
+
+    seen = None
 
     def rollout(self, state, actions, scene):
-        self.seen = actions
+        self.before, self.seen = self.seen, actions
         return super().rollout(state, actions, scene)
 
 
@@ -225,13 +227,15 @@ def test_hybrid_replays_the_best_and_goes_on_from_it():
         before = search.plan
         by_mean = search.state_dict()["_by_mean"]
         search.iterate()
-        seen = model.seen.unflatten(1, (SAMPLES + 1, 3))
+        seen, moved = model.before.unflatten(1, (SAMPLES, 3)), model.seen
         assert torch.equal(seen[:, 0], before.actions)
         totals = problem.rollout(x0, seen)[1]
-        torch.testing.assert_close(search.plan.costs, totals.min(0).values)
+        least, winner = totals.min(0)
+        reached = torch.minimum(least, problem.rollout(x0, moved[:, None])[1][0])
+        torch.testing.assert_close(search.plan.costs, reached)
         improved += int((search.plan.costs < before.costs).sum())
-        # M is the best plan, moved along the gradient there.
-        u = search.plan.actions.clone().requires_grad_()
+        # M is the best of these, moved along the gradient there, and tried.
+        u = seen[:, winner, torch.arange(3)].clone().requires_grad_()
         (by_u,) = torch.autograd.grad(unrolled(problem, x0, u).sum(), u)
         u, low, high = u.detach(), problem.low, problem.high
         held = ((u <= low) & (by_u > 0)) | ((u >= high) & (by_u < 0))
@@ -242,7 +246,21 @@ def test_hybrid_replays_the_best_and_goes_on_from_it():
         step = first / (1 - 0.9**t) / ((second / (1 - 0.999**t)).sqrt() + 1e-8)
         expected = (u / spread - 0.05 * step).clamp(low / spread, high / spread)
         torch.testing.assert_close(search.state_dict()["_mean"], expected)
+        torch.testing.assert_close(moved, (expected * spread).clamp(low, high))
     assert improved > 5
+
+
+def test_a_single_iteration_is_a_step_along_the_gradient():
+    problem, x0 = smooth(), states(3)
+    still = problem.still(3)
+    begin = problem.rollout(x0, still[:, None])[1][0]
+    plan = planner(samples=1, initial_sd=0.0, lr=0.02).plan(problem, x0, iterations=1)
+    found, wanted = problem.rollout(x0, plan.actions[:, None])[1][0], begin
+    assert (plan.costs < wanted).all()
+    torch.testing.assert_close(plan.costs, found)
+    gradient = problem.gradient(problem.rollout(x0, still[:, None])[0][:, 0], still)
+    step = -0.02 * problem.spread * gradient.sign()  # Adam's first
+    torch.testing.assert_close(plan.actions, step, rtol=1e-4, atol=0)
 
 
 def test_hybrids_deviations_follow_the_samples_that_were_drawn():
