@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from mbrl.errors import (
 from mbrl.graph import GraphPolicy, kind_of, parse
 from mbrl.landscape import LandscapeOptions, Loss, surface
 from mbrl.monitoring import Progress, draw_surface
+from mbrl.physics.digest import model_digest
 from mbrl.ranks import ALONE, Ranks
 from mbrl.recording import film, played, plot_trajectory
 from mbrl.registry import ALGORITHMS
@@ -34,6 +36,8 @@ from mbrl.tasks import Evaluation, Task, evaluate, make_task
 from mbrl.types import Array
 
 _EVALUATION_SEED = 10_000
+# What may be changed when a run is continued: what its past updates did not depend on.
+RESUMABLE = ("algorithm.updates", "evaluation", "checkpoint", "monitor", "threads", "imports")
 # What loading the state of something else raises.
 UNFIT = (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
 
@@ -45,6 +49,31 @@ def resumed_config(run_dir: str | Path) -> Config:
         ConfigError: if it is no run folder, or its configuration is not legal here.
     """
     return from_mapping(RunFolder.open(run_dir).read_config())
+
+
+def check_resumable(before: Mapping[str, Any], now: Mapping[str, Any], where: str = "") -> None:
+    """Refuse changes that would make a run's configuration lie about its past.
+
+    Args:
+        before: the configuration.
+        now: what it is to become.
+        where: the prefix of its keys.
+
+    Raises:
+        ConfigError: naming a key that may not change.
+    """
+    for key in {**before, **now}:
+        path = f"{where}{key}"
+        old, new = before.get(key), now.get(key)
+        if old == new or path in RESUMABLE:
+            continue
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            check_resumable(old, new, f"{path}.")
+            continue
+        raise ConfigError(
+            f"--resume: {path} was {old!r} and cannot become {new!r}; what may change: "
+            f"{', '.join(RESUMABLE)}"
+        )
 
 
 def load_policy(run_dir: str | Path, which: str = "latest") -> Actor | StateActor:
@@ -132,11 +161,30 @@ def evaluate_run(run_dir: str | Path, config: Config) -> Evaluation:
     """
     with _torch_threads(config.torch_threads):
         return evaluate_actor(
-            evaluation_task(config) or training_task(config),
+            _task_of(run_dir, config),
             load_policy(run_dir, config.evaluation.policy),
             config.evaluation.episodes,
             evaluation_seed(config),
         )
+
+
+def _task_of(run_dir: str | Path, config: Config) -> Task:
+    """Return what a run is evaluated in; warn if it is its own, and no longer what it was."""
+    other = evaluation_task(config)
+    if other is not None:
+        return other
+    folder, task, before = RunFolder.open(run_dir), training_task(config), resumed_config(run_dir)
+    if task.simulator is None or (before.task, before.task_args) != (config.task, config.task_args):
+        return task
+    content = checkpoint.load(folder.best if config.evaluation.policy == "best" else folder.latest)
+    if content.get("model") not in (None, model_digest(task.simulator.model)):
+        warnings.warn(
+            f"the model of {config.task} is not the one of the run: its file, or the version of "
+            "MuJoCo, has changed",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    return task
 
 
 @contextlib.contextmanager
@@ -195,7 +243,7 @@ def record_run(run_dir: str | Path, config: Config) -> Path:
     Raises:
         MbrlError: if there is no such run, or nothing can be drawn here.
     """
-    folder, task = RunFolder.open(run_dir), evaluation_task(config) or training_task(config)
+    folder, task = RunFolder.open(run_dir), _task_of(run_dir, config)
     with _torch_threads(config.torch_threads):
         actor = load_policy(run_dir, config.evaluation.policy)
         episode = played(task, actor, evaluation_seed(config), seconds=config.monitor.video.seconds)

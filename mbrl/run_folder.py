@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
 import re
@@ -44,6 +45,7 @@ class RunFolder:
     def __init__(self, path: Path):
         self.path = path
         self.metrics = path / "metrics.csv"
+        self._claim: int | None = None
         self.latest = path / "checkpoints" / "latest.pt"
         self.best = path / "checkpoints" / "best.pt"
 
@@ -79,6 +81,36 @@ class RunFolder:
         if not (folder.path / "config.yaml").is_file():
             raise ConfigError(f"{path} is not the folder of a run: it has no config.yaml")
         return folder
+
+    def claim(self) -> None:
+        """Keep other processes from training this run until :meth:`release`, or this one's end.
+
+        Where there are no such locks, as on some networks' file systems, nothing is kept.
+
+        Raises:
+            ConfigError: if another one is at it.
+        """
+        with contextlib.suppress(ImportError, OSError):
+            locks: Any = importlib.import_module("fcntl")  # which Windows has not
+            claim = os.open(self.path, os.O_RDONLY)
+            try:
+                locks.flock(claim, locks.LOCK_EX | locks.LOCK_NB)
+            except BlockingIOError as error:
+                os.close(claim)
+                raise ConfigError(
+                    f"{self.path} is being trained by another process: stop it first, or wait "
+                    "for its end"
+                ) from error
+            except OSError:
+                os.close(claim)
+                raise
+            self._claim = claim
+
+    def release(self) -> None:
+        """End what :meth:`claim` began."""
+        if self._claim is not None:
+            os.close(self._claim)
+            self._claim = None
 
     def write_config(self, config: dict[str, Any]) -> None:
         """Write config.yaml, the complete resolved configuration."""

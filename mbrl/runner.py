@@ -27,6 +27,7 @@ from mbrl.errors import (
 )
 from mbrl.finished_runs import (
     UNFIT,
+    check_resumable,
     check_states,
     evaluate_actor,
     evaluation_seed,
@@ -49,8 +50,6 @@ from mbrl.tasks import Evaluation
 from mbrl.types import RecordedEpisode
 
 _CHOOSING = 5_000  # added to the seed of evaluations during training
-# What may be changed when a run is continued: what its past updates did not depend on.
-RESUMABLE = ("algorithm.updates", "evaluation", "checkpoint", "monitor", "threads", "imports")
 _VERSIONED = ("torch", "mujoco", "gymnasium", "numpy", "mbrl-mujoco")
 _NOTHING = (float("-inf"), float("-inf"))  # a score below every other
 
@@ -68,7 +67,7 @@ def run(config: Config | Mapping[str, Any], *, resume: str | Path | None = None)
     Args:
         config: what to run: a loaded configuration, or a mapping with the same keys.
         resume: the folder of a run to continue from its newest checkpoint, bit for bit as if it
-            had never stopped; only the keys in ``RESUMABLE`` may differ from that run's.
+            had never stopped; only the keys in ``finished_runs.RESUMABLE`` may differ.
 
     Returns:
         The summary (summary.json) and the folder.
@@ -101,22 +100,6 @@ def run(config: Config | Mapping[str, Any], *, resume: str | Path | None = None)
             raise StorageError(f"cannot write the run: {one_line(error)}") from error
         finally:
             torch.set_num_threads(threads)
-
-
-def _check_resumable(before: Mapping[str, Any], now: Mapping[str, Any], where: str = "") -> None:
-    """Refuse changes that would make a run's configuration lie about its past."""
-    for key in {**before, **now}:
-        path = f"{where}{key}"
-        old, new = before.get(key), now.get(key)
-        if old == new or path in RESUMABLE:
-            continue
-        if isinstance(old, Mapping) and isinstance(new, Mapping):
-            _check_resumable(old, new, f"{path}.")
-            continue
-        raise ConfigError(
-            f"--resume: {path} was {old!r} and cannot become {new!r}; what may change: "
-            f"{', '.join(RESUMABLE)}"
-        )
 
 
 class _Run:
@@ -154,21 +137,32 @@ class _Run:
             self.folder = RunFolder.create(
                 Path(config.output_dir), config.name or "run", config.seed
             )
+            self.folder.claim()
             self.folder.write_config(config.as_dict())
         else:
             self.folder = RunFolder.open(resume)
-            # Completed: an option that came with a later version had its default value before.
-            _check_resumable(resumed_config(resume).as_dict(), config.as_dict())
-            self._restore(checkpoint.load(self.folder.latest))
-            if self._algorithm.updates < self._update:
-                raise ConfigError(
-                    f"--resume: algorithm.updates must be at least {self._update}, which are made, "
-                    f"got {self._algorithm.updates}"
-                )
-            if self.folder.read_config() != config.as_dict():
-                self.folder.write_config(config.as_dict())
-                self.folder.log("resumed with another configuration: see config.yaml")
+            self.folder.claim()
+            try:
+                self._go_on(resumed_config(resume))
+            except BaseException:
+                self.folder.release()
+                raise
         ranks.told(str(self.folder.path))
+
+    def _go_on(self, before: Config) -> None:
+        """Begin where the newest checkpoint is."""
+        config = self.config
+        # Completed: an option that came with a later version had its default value before.
+        check_resumable(before.as_dict(), config.as_dict())
+        self._restore(checkpoint.load(self.folder.latest))
+        if self._algorithm.updates < self._update:
+            raise ConfigError(
+                f"--resume: algorithm.updates must be at least {self._update}, which are made, "
+                f"got {self._algorithm.updates}"
+            )
+        if self.folder.read_config() != config.as_dict():
+            self.folder.write_config(config.as_dict())
+            self.folder.log("resumed with another configuration: see config.yaml")
 
     def execute(self) -> Result:
         """Run the loop, then evaluate and summarise; errors are logged."""
@@ -180,6 +174,8 @@ class _Run:
             with contextlib.suppress(OSError):  # a full disk, perhaps: the error itself says more
                 self.folder.log(f"{type(error).__name__}: {error}")
             raise
+        finally:
+            self.folder.release()
 
     def _execute(self) -> Result:
         total = self._algorithm.updates
@@ -326,7 +322,9 @@ class _Run:
         """After an update: evaluate if it is time, keep the best, write a checkpoint."""
         every = self.config.evaluation.every
         score = _NOTHING
+        content = self._content
         if every == 0:
+            content = self._content_measured
             # Returns over rollouts of different lengths do not compare: longer ones rank first.
             value = measured.get("return_mean", float("nan"))
             if math.isfinite(value):
@@ -338,7 +336,7 @@ class _Run:
         # The best first: latest.pt must not know of a best.pt that a crash kept from being written.
         if score > self._best:
             self._best = score
-            checkpoint.save(self.folder.best, self._content())
+            checkpoint.save(self.folder.best, content())
         if self._update % self.config.checkpoint.every == 0:
             self._save()
 
@@ -365,6 +363,11 @@ class _Run:
                 "action_high": task.action_high,
             },
         }
+
+    def _content_measured(self) -> dict[str, Any]:
+        """Return the content of a checkpoint whose weights are those that the update measured."""
+        state = getattr(self._algorithm, "measured_state_dict", self._algorithm.state_dict)
+        return {**self._content(), "algorithm": state()}
 
     def _restore(self, content: dict[str, Any]) -> None:
         try:

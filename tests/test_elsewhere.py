@@ -1,6 +1,7 @@
 """What happens when files, folders and modules are not where, or not what, somebody thinks."""
 
 import os
+import warnings
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,23 @@ def test_a_run_says_that_its_model_was_edited(tmp_path, monkeypatch, capsys):
     assert said in other.err
     assert "not the one of the last checkpoint" in (run_dir / "log.txt").read_text()
     assert said not in command(capsys, "--resume", run_dir, "algorithm.updates=4").err
+
+
+@pytest.mark.parametrize("mode", ["eval", "record"])
+def test_what_is_done_with_a_run_afterwards_says_that_its_model_was_edited(
+    tmp_path, monkeypatch, capsys, mode
+):
+    text = (ROOT / "assets" / "point_mass.xml").read_text()
+    (tmp_path / "mine.xml").write_text(text)
+    (tmp_path / "point.yaml").write_text(POINT)
+    monkeypatch.chdir(tmp_path)
+    run_dir = command(capsys, "--config-file", "point.yaml", "output_dir=outputs").run_dir
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert command(capsys, "--mode", mode, "--run", run_dir).code == 0
+    (tmp_path / "mine.xml").write_text(text.replace("<option", '<option gravity="9 0 0"'))
+    with pytest.warns(RuntimeWarning, match="the model of mbrl/Residual-v0 is not the one of the"):
+        assert command(capsys, "--mode", mode, "--run", run_dir).code == 0
 
 
 def test_a_run_keeps_its_model_wherever_one_is(tmp_path, monkeypatch, capsys):

@@ -1,5 +1,6 @@
 """The folder that a run leaves behind."""
 
+import errno
 import json
 import time
 
@@ -96,3 +97,27 @@ def test_the_rest(folder):
     assert folder.metrics.name == "metrics.csv"
     assert folder.latest.relative_to(folder.path).as_posix() == "checkpoints/latest.pt"
     assert folder.best.relative_to(folder.path).as_posix() == "checkpoints/best.pt"
+
+
+def test_a_run_is_trained_by_one_process_at_a_time(tmp_path):
+    pytest.importorskip("fcntl")  # which Windows has not
+    folder = RunFolder.create(tmp_path, "run", 0)
+    folder.claim()
+    other = RunFolder(folder.path)
+    with pytest.raises(ConfigError, match="is being trained by another process"):
+        other.claim()
+    folder.release()
+    other.claim()
+    other.release()
+
+
+def test_where_nothing_can_be_locked_runs_are_trained_all_the_same(tmp_path, monkeypatch):
+    fcntl = pytest.importorskip("fcntl")
+
+    def refused(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refused)
+    folder = RunFolder.create(tmp_path, "run", 0)
+    folder.claim()
+    folder.release()

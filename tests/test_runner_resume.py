@@ -6,7 +6,9 @@ import random
 import signal
 import threading
 
+import numpy as np
 import pytest
+import torch
 
 from mbrl import checkpoint, finished_runs, runner
 from mbrl.algorithms import PolicyGradient
@@ -233,6 +235,38 @@ def test_resuming_a_finished_run_evaluates_again(config):
     assert (path / "checkpoints/latest.pt").read_bytes() == before[1]
     for key in kept.keys() - {"total_s"}:
         assert summary(path)[key] == kept[key]
+
+
+def test_a_run_in_progress_is_left_alone(config, at_update, tmp_path):
+    reference = run(config()).run_dir
+    refused = []
+
+    def meddle(algorithm):
+        with pytest.raises(ConfigError, match="is being trained by another process") as caught:
+            resume(newest(reference.parent))
+        refused.append(caught)
+
+    at_update[2] = meddle
+    path = run(config()).run_dir
+    assert len(refused) == 1
+    assert same_runs(path, reference)
+    resume(path)  # which has ended
+
+
+def test_the_best_of_a_run_are_the_weights_that_were_measured(config, monkeypatch):
+    measured, returns, weights = PolicyGradient._measured, [1.0, 5.0, 3.0, 2.0], []
+
+    def chosen(self, *rest):
+        weights.append(self.measured_state_dict()["graph"])
+        return {**measured(self, *rest), "return_mean": returns[self._done - 1]}
+
+    monkeypatch.setattr(PolicyGradient, "_measured", chosen)
+    path = run(config()).run_dir
+    found = checkpoint.load(path / "checkpoints/best.pt")["algorithm"]["graph"]
+    assert all(torch.equal(value, weights[1][name]) for name, value in found.items())
+    last = stored(path)["algorithm"]["graph"]
+    assert not all(torch.equal(value, last[name]) for name, value in found.items())
+    assert load_policy(path, "best").act(np.zeros(4)).shape == (1,)
 
 
 def test_resuming_with_more_updates_records_them(config):

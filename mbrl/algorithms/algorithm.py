@@ -92,6 +92,10 @@ class Algorithm(Protocol):
     the same conditions. One whose class has an attribute ``uses_graph`` that is true optimises the
     computation graph of the configuration.
 
+    One whose ``return_mean`` is of the weights before an update's step may have a method
+    ``measured_state_dict()``, which returns :meth:`state_dict` with these in place of the present
+    ones: what is kept as the best of a run.
+
     One that several ranks can share says so by a class attribute ``shares_ranks``. What ``update``
     returns and ``state_dict`` are then the same on all of them.
     """

@@ -25,8 +25,8 @@ class OptimizerOptions:
         kind: adam (Kingma and Ba 2015) or sgd.
         lr: learning rate at the start.
         final_lr: learning rate at the end, as a share of ``lr``; linear in between.
-        betas: Adam's decay rates.
-        momentum: SGD's momentum.
+        betas: Adam's decay rates; for no other.
+        momentum: SGD's momentum; for no other.
         weight_decay: L2 penalty on the weights.
         bias_factor: multiplies the learning rate of biases.
         deviation_factor: multiplies the learning rate of the deviations of action noise, where they
@@ -50,6 +50,15 @@ class OptimizerOptions:
                 raise ArgumentError(f"{name} must not be negative, got {getattr(self, name)}")
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise ArgumentError(f"betas must be two numbers in [0, 1), got {list(self.betas)}")
+        if self.kind == "adam" and self.momentum != 0:
+            raise ArgumentError(
+                f"momentum is sgd's, adam has betas; leave it at 0.0, got {self.momentum}"
+            )
+        if self.kind == "sgd" and tuple(self.betas) != (0.9, 0.999):
+            raise ArgumentError(
+                f"betas are adam's, sgd has momentum; leave them at [0.9, 0.999], got "
+                f"{list(self.betas)}"
+            )
 
 
 def make_optimizer(

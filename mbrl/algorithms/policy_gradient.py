@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Annotated, Any
 
@@ -15,14 +16,16 @@ from mbrl.algorithms.estimators import ESTIMATORS, Estimator, Problem, Subject
 from mbrl.algorithms.optimizer import OptimizerOptions, make_optimizer, set_learning_rate
 from mbrl.algorithms.start_states import STARTS, ResetStart
 from mbrl.algorithms.weighting import Weighting, weighed
-from mbrl.errors import ArgumentError, DivergenceError
+from mbrl.errors import ArgumentError, DivergenceError, MbrlError
 from mbrl.graph import GraphPolicy, build_graph
 from mbrl.landscape import PolicyLoss
-from mbrl.nn import saturation
+from mbrl.nn import RunningNormalizer, saturation
 from mbrl.options import Choice, chosen
 from mbrl.types import Diagnostics, Start, Trajectory
 
 Chosen = Mapping[str, Any]
+
+_LONGEST = 1e12  # what torch clips in single precision, whose squares end at 1e38
 
 
 class PolicyGradient:
@@ -133,13 +136,25 @@ class PolicyGradient:
         self._optimizer = make_optimizer(self._parameters, optimizer)
         self._imagined = any(node.is_imagined for node in subject.graph.nodes.values())
         self._done = 0
+        self._measured_with: Mapping[str, torch.Tensor] = self.graph.state_dict()
         self._gradients, self._last = ActionGradients(), dict[str, torch.Tensor]()
 
     def update(self) -> dict[str, float]:
         """Roll out, differentiate, step; let the normalisers see the observations."""
+        normalizers = [n for found in self._normalizers.values() for n in found]
+        before = [copy.deepcopy(n.state_dict()) for n in normalizers]
+        try:
+            return self._updated(normalizers)
+        except MbrlError:
+            for normalizer, state in zip(normalizers, before, strict=True):
+                normalizer.load_state_dict(state)
+            raise
+
+    def _updated(self, normalizers: list[RunningNormalizer]) -> dict[str, float]:
         rate = set_learning_rate(self._optimizer, self._options, self._done / self.updates)
-        for normalizer in (n for found in self._normalizers.values() for n in found):
+        for normalizer in normalizers:
             normalizer.refresh()
+        self._measured_with = copy.deepcopy(self.graph.state_dict())
         start = self._start.draw(self._batch, self._generator)
         estimate = self._estimator.estimate(self._problem(start))
         # The last word to other ranks: whoever is lost later finds nothing half done.
@@ -201,6 +216,10 @@ class PolicyGradient:
             "length": self._length,
         }
 
+    def measured_state_dict(self) -> dict[str, Any]:
+        """Return :meth:`state_dict` with the weights that the last rollouts were made by."""
+        return {**self.state_dict(), "graph": self._measured_with}
+
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what :meth:`state_dict` returned."""
         self.graph.load_state_dict(state["graph"])
@@ -233,11 +252,12 @@ class PolicyGradient:
             self._length = max(self._shortest, self._length - math.ceil(self._length / 5))
 
     def _gradient_norm(self) -> float:
-        """Return the norm of the gradient, in double precision: single overflows at 1e19."""
-        squares = [
-            p.grad.double().square().sum() for p in self._parameters.values() if p.grad is not None
-        ]
-        norm = math.sqrt(float(torch.stack(squares).sum()))
+        """Return the norm of the gradient.
+
+        Raises:
+            DivergenceError: if it is not finite, and there is no shorter horizon to go back to.
+        """
+        norm = _norm_of([p.grad for p in self._parameters.values() if p.grad is not None])
         if not math.isfinite(norm) and self._length == self._shortest:
             raise DivergenceError("the gradient of the return is not finite; shorten the horizon")
         return norm
@@ -245,8 +265,18 @@ class PolicyGradient:
     def _clip(self) -> None:
         if self._clip_value is not None:
             torch.nn.utils.clip_grad_value_(self._parameters.values(), self._clip_value)
+        gradients = [p.grad for p in self._parameters.values() if p.grad is not None]
         if self._clip_norm is not None:
+            norm = _norm_of(gradients)
+            if norm > _LONGEST:
+                for gradient in gradients:
+                    gradient.mul_(_LONGEST / norm)
             torch.nn.utils.clip_grad_norm_(self._parameters.values(), self._clip_norm)
+        if not all(bool(gradient.square().isfinite().all()) for gradient in gradients):
+            raise DivergenceError(
+                "the gradient of the return is too large to be squared, as optimisers do; "
+                "shorten the horizon, or set algorithm.clip_norm"
+            )
 
     def _update_normalizers(self, trajectory: Trajectory) -> None:
         for value, normalizers in self._normalizers.items():
@@ -269,6 +299,12 @@ class PolicyGradient:
             "followed": float(follow),
             "saturation": saturation(actions, self._task.action_low, self._task.action_high),
         }
+
+
+def _norm_of(gradients: Sequence[torch.Tensor]) -> float:
+    """Return the norm of all, in double precision: single overflows at 1e19."""
+    squares = [gradient.double().square().sum() for gradient in gradients]
+    return math.sqrt(float(torch.stack(squares).sum()))
 
 
 def _estimator(options: Chosen, subject: Subject) -> Estimator:

@@ -76,12 +76,25 @@ def build_nodes(
                     f"graph.nodes.{spec.name}: {value!r} must have width {known[value].width}, "
                     f"but what it makes has width {output.width}"
                 )
+            _check_order(output, sizes)
             known[value] = output
     _follow(carry, known)
     _check_carries(carry, known)
     for spec in specs:
         _check_ports(spec, known, sizes)
     return {s.name: nodes[s.name] for s in specs}, {v: found.width for v, found in known.items()}
+
+
+def _check_order(output: Source, sizes: Sizes) -> None:
+    """Check that what is the action has the actuators in the task's order; widths say the rest."""
+    if output.value != _ACTION or output.drives is None:
+        return
+    wanted = list(range(sizes.action_size))
+    if sorted(output.drives) == wanted != list(output.drives):
+        raise GraphError(
+            f"graph.nodes.{output.node}: {_ACTION!r} has the actuators in order, {wanted}, and "
+            f"what it makes is for {list(output.drives)}; 'assemble' puts them in order"
+        )
 
 
 def build_node(

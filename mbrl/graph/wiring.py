@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -272,12 +272,24 @@ def _ordered(specs: list[NodeSpec], carry: Mapping[str, CarrySpec]) -> list[Node
     while waiting:
         runnable = next((s for s in waiting if ready.issuperset(s.inputs.values())), None)
         if runnable is None:
-            names = ", ".join(s.name for s in waiting)
             raise GraphError(
-                f"graph: the nodes {names} wait for each other in a circle; "
-                "hand one of their values to the next step with graph.carry"
+                f"graph: nodes wait for each other in a circle, {_circle(waiting, ready)}; "
+                "hand one of these values to the next step with graph.carry"
             )
         ordered.append(runnable)
         waiting.remove(runnable)
         ready.update(runnable.outputs.values())
     return ordered
+
+
+def _circle(waiting: Sequence[NodeSpec], ready: Container[str]) -> str:
+    """Return nodes that wait for each other, each with the value that the next one waits for."""
+    makers = {value: spec for spec in waiting for value in spec.outputs.values()}
+    path: list[tuple[str, str]] = []  # nodes, and what they wait for
+    spec = waiting[0]
+    while spec.name not in (name for name, _ in path):
+        missing = next(value for value in spec.inputs.values() if value not in ready)
+        path.append((spec.name, missing))
+        spec = makers[missing]
+    loop = path[[name for name, _ in path].index(spec.name) :]
+    return " <- ".join([*(f"{name} <- {value!r}" for name, value in loop), loop[0][0]])

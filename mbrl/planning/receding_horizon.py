@@ -131,6 +131,7 @@ class RecedingHorizon:
         """Begin new episodes: forget the plan, and draw the same random numbers again."""
         self.plan: Plan | None = None
         self._planned_at, self._rows = 0, np.zeros(0, dtype=np.intp)
+        self._next = 0
         self._generator = torch.Generator().manual_seed(self._seed)
 
     def prepare(self, plan: Plan, start: Start) -> None:
@@ -143,7 +144,7 @@ class RecedingHorizon:
     def act(
         self,
         states: Array,
-        t: int,
+        t: int | None = None,
         contexts: Array | None = None,
         running: NDArray[np.bool_] | None = None,
     ) -> Array:
@@ -154,18 +155,23 @@ class RecedingHorizon:
         :meth:`reset`.
 
         Args:
-            states: [B, nx].
-            t: index of the step in the episodes.
+            states: [B, nx], or of a single episode [nx].
+            t: index of the step in the episodes; None: the one after the last, 0 after
+                :meth:`reset`.
             contexts: [B, n]; None: there are none.
             running: which rows still matter, [B]; the others get the action nearest to zero.
 
         Returns:
-            [B, nu].
+            [B, nu], or [nu].
 
         Raises:
             DivergenceError: if even a plan begun from rest diverges.
         """
         state = torch.from_numpy(np.array(states, dtype=np.float64))
+        if state.ndim == 1:
+            of_one: Array = self.act(state[None].numpy(), t, contexts, running)[0]
+            return of_one
+        t = self._next if t is None else t
         rows = np.arange(len(state)) if running is None else np.flatnonzero(running)
         if not 0 < t - self._planned_at <= self.problem.horizon:
             self.reset()
@@ -178,7 +184,9 @@ class RecedingHorizon:
             if contexts is not None and contexts.shape[1]:
                 context = torch.from_numpy(np.array(contexts, dtype=np.float64))[rows]
             actions[rows] = self._act(state[rows], t, context)
-        return actions.numpy()
+        self._next = t + 1
+        found: Array = actions.numpy()
+        return found
 
     def measured(self) -> dict[str, float]:
         """Return what planning has cost; see :class:`Ticks`."""
@@ -192,6 +200,7 @@ class RecedingHorizon:
         return {
             "plan": plan,
             "planned_at": self._planned_at,
+            "next": self._next,
             "rows": torch.from_numpy(self._rows),
             "generator": self._generator.get_state(),
             "ticks": dict(vars(self.ticks)),
@@ -201,6 +210,7 @@ class RecedingHorizon:
         """Restore what :meth:`state_dict` returned."""
         self.plan = None if state["plan"] is None else Plan(**state["plan"])
         self._planned_at, self._rows = int(state["planned_at"]), state["rows"].numpy()
+        self._next = int(state.get("next", self._planned_at))
         self._generator.set_state(state["generator"])
         vars(self.ticks).update(state["ticks"])
 

@@ -54,3 +54,10 @@ def test_mistakes_are_named():
     options = OptimizerOptions(deviation_factor=3.0)
     with pytest.raises(ArgumentError, match=r"optimizer.deviation_factor is 3.0, but no parameter"):
         make_optimizer(parameters(NAMES[:2]), options)
+
+    for kind, idle, words in (
+        ("adam", {"momentum": 0.9}, "momentum is sgd's, adam has betas; .* got 0.9"),
+        ("sgd", {"betas": [0.5, 0.9]}, r"betas are adam's, .* got \[0.5, 0.9\]"),
+    ):
+        with pytest.raises(ArgumentError, match=words):
+            OptimizerOptions(kind=kind, **idle)

@@ -208,6 +208,67 @@ def test_weights_returns_and_gradients_that_are_not_finite_stop_the_run(monkeypa
     assert algorithm._length == 6
 
 
+@pytest.mark.parametrize("slope", [1e22, 1e30])
+def test_gradients_whose_squares_overflow_are_clipped_or_refused(slope, monkeypatch):
+    sgd = OptimizerOptions(kind="sgd", lr=1.0)
+    options = {"graph": {"nodes": {"policy": {"dtype": "float32"}}}, "horizon": 3, "batch": 2}
+
+    def steep(*x, **_):
+        return slope * x[1].sum(-1)
+
+    algorithm = make(**options, clip_norm=0.01, optimizer=sgd)
+    monkeypatch.setattr(algorithm._task, "reward", steep)
+    before = [p.detach().clone() for p in algorithm.graph.parameters()]
+    assert algorithm.update()["followed"] == 1
+    moved = [a.detach() - b for a, b in zip(algorithm.graph.parameters(), before, strict=True)]
+    assert float(torch.cat([m.flatten() for m in moved]).norm()) == pytest.approx(0.01, rel=1e-3)
+    algorithm = make(**options, clip_norm=None)
+    monkeypatch.setattr(algorithm._task, "reward", steep)
+    before = [p.detach().clone() for p in algorithm.graph.parameters()]
+    with pytest.raises(DivergenceError, match=r"too large to be squared.*algorithm.clip_norm"):
+        algorithm.update()
+    assert all(map(torch.equal, before, algorithm.graph.parameters()))
+
+
+def test_a_failed_update_leaves_the_normalisers_as_they_were(monkeypatch):
+    section = {"nodes": {"policy": {"kind": "gaussian_mlp", "normalize": True}}}
+    algorithm = make(graph=section, horizon=4, batch=2)
+    algorithm.update()
+    before = copy.deepcopy(algorithm.graph.state_dict())
+    monkeypatch.setattr(algorithm._task, "reward", lambda *x, **k: x[0][:, 0] * float("inf"))
+    with pytest.raises(DivergenceError):
+        algorithm.update()
+    after = algorithm.graph.state_dict()
+    assert any("normalizer.scale" in name for name in after)
+    for name, value in before.items():
+        assert torch.equal(value, after[name]), name
+
+
+def test_what_was_measured_is_what_the_rollouts_were_made_by():
+    section = {"nodes": {"policy": {"kind": "gaussian_mlp", "normalize": True}}}
+    algorithm = make(graph=section, horizon=4, batch=2)
+    for _ in range(2):
+        before = copy.deepcopy(algorithm.graph.state_dict())
+        algorithm.update()
+        kept = algorithm.measured_state_dict()["graph"]
+        weights = [name for name in before if "normalizer" not in name]
+        assert all(torch.equal(kept[name], before[name]) for name in weights)
+        present = algorithm.state_dict()["graph"]
+        assert not all(torch.equal(kept[name], present[name]) for name in weights)
+    fresh = make(graph=section, horizon=4, batch=2)
+    fresh.load_state_dict(algorithm.measured_state_dict())
+
+
+def test_rewards_that_torch_cannot_differentiate_are_told_from_constant_ones(monkeypatch):
+    algorithm = make(horizon=4, batch=2)
+    monkeypatch.setattr(algorithm._task, "reward", lambda *x, **k: x[2][:, 0].detach())
+    with pytest.raises(ArgumentError, match=r"varies, but torch finds no slope: .*leaves torch"):
+        algorithm.update()
+    monkeypatch.setattr(algorithm._task, "reward", lambda *x, **k: torch.ones(len(x[0])).double())
+    with pytest.raises(ArgumentError, match="is constant along a rollout"):
+        algorithm.update()
+
+
 def test_only_the_policys_parameters_are_trained():
     class Scaled(Node):
         inputs = {"state": "nx", "action": "nu"}

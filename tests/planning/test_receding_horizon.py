@@ -218,6 +218,26 @@ def test_a_prepared_plan_is_followed_where_it_was_made_for():
     assert len(planner.asked) == 1
 
 
+def test_it_counts_the_steps_that_it_is_not_told():
+    problem, one = pendulum(8), HANGING[:1]
+    told, counting = (
+        RecedingHorizon(problem, ILQR(iterations=2), schedule=Schedule(every=3)) for _ in range(2)
+    )
+    for _ in range(2):
+        told.reset()
+        counting.reset()
+        state = one
+        for t in range(7):
+            u = told.act(state.numpy(), t)
+            single = counting.act(state[0].numpy())
+            assert single.shape == (1,)
+            assert np.array_equal(single, u[0])
+            state = problem.model.rollout(state, torch.from_numpy(u)[None], problem.scene)[-1]
+    again = RecedingHorizon(problem, ILQR(iterations=2), schedule=Schedule(every=3))
+    again.load_state_dict(counting.state_dict())
+    assert np.array_equal(again.act(state.numpy()), counting.act(state.numpy()))
+
+
 def test_a_row_that_begins_elsewhere_does_not_change_the_plans_of_others():
     problem = pendulum(20)
     plan = ILQR(iterations=5).plan(problem, HANGING, torch.full((20, 3, 1), 0.1).double())

@@ -95,7 +95,8 @@ class Hybrid(Estimator):
         gradients = self._gradients(problem, pathwise, score)
         # An update that diverges leaves everything as it was.
         if all(g is None or bool(g.isfinite().all()) for g in gradients.values()):
-            self._move(_row(problem, torch.stack([draw.sample for draw in draws]), best))
+            samples = _row(problem, torch.stack([draw.sample for draw in draws]), best)
+            self._move([draw.t for draw in draws], samples)
         measured = {"best_return": float(returns[best]), "best_is_new": float(best > 0)}
         return Estimate(gradients, whole, returns, measured)
 
@@ -108,9 +109,11 @@ class Hybrid(Estimator):
         self._best = state["best"].clone()
 
     @torch.no_grad()
-    def _move(self, samples: torch.Tensor) -> None:
-        self._best = torch.cat([samples, self._best[len(samples) :]])
-        self._policy.mean[: len(samples)] = samples
+    def _move(self, steps: list[int], samples: torch.Tensor) -> None:
+        """Take samples [n, nu] of these steps for the best; a held policy draws in a few only."""
+        self._best = self._best.clone()
+        self._best[steps] = samples.to(self._best.dtype)
+        self._policy.mean[steps] = samples
 
     def _gradients(
         self, problem: Problem, pathwise: torch.Tensor, score: torch.Tensor

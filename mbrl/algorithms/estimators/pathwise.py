@@ -55,6 +55,12 @@ def pathwise_loss(
         here = [problem.rows.index(row)] if row in problem.rows else []
         loss = -values[here].sum()
     if not loss.requires_grad:
+        earned = trajectory.rewards.detach()[trajectory.alive]
+        if bool((earned != earned[:1]).any()):
+            raise ArgumentError(
+                f"task: the reward of {subject.graph.task.name} varies, but torch finds no slope: "
+                "it is one of steps, or its formula leaves torch (.numpy(), .detach(), no_grad)"
+            )
         raise ArgumentError(
             f"task: the reward of {subject.graph.task.name} is constant along a rollout: it has no "
             "pathwise gradient. Train on a smooth variant and evaluate here (task, eval_task)"

@@ -18,6 +18,7 @@ Baseline = Literal["none", "mean", "leave_one_out"]
 Factor = Callable[[Any, int], Tensor | float]  # of a policy's density at a step, (nu) or a number
 
 _TINY_DEVIATION = float(torch.finfo(torch.float32).eps)
+_ROUNDING = 1e-12  # relative, of returns in double precision
 
 
 class ScoreFunction(Estimator):
@@ -35,7 +36,8 @@ class ScoreFunction(Estimator):
     rows that run at t) has none; *mean* (over all rows that run at t, the row itself included)
     shrinks the contribution of step t to 1 - 1/N_t of it, N_t rows running. ``standardize`` divides
     R_t - b_t by its deviation over the rows that run at t: steps are then scaled differently, and
-    the scale depends on the samples, so that the direction is biased too.
+    the scale depends on the samples, so that the direction is biased too; a step at which a single
+    row runs, or all have the same return, has no scale and does not count.
 
     Source: Williams 1992; returns-to-go and baselines as in Greensmith et al. 2004; method
     "REINFORCE" of Model-Based-RL, whose returns gamma^{k-t} r_k do not belong to the gradient of
@@ -146,7 +148,10 @@ class Scores:
         if self._standardize:
             squares = ranks.total((mask * (returns - mean).square()).sum(1, keepdim=True))
             variance = squares / count.clamp(min=1)
-            centred = centred / (variance.sqrt() + _TINY_DEVIATION)
+            deviation = variance.sqrt()
+            # A row that runs alone, and rows whose returns are all the same, have no scale.
+            tell = (count > 1) & (deviation > _ROUNDING * mean.abs())
+            centred = torch.where(tell, centred / (deviation + _TINY_DEVIATION), 0.0)
         return mask * centred
 
 

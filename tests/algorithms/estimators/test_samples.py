@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from mbrl.algorithms.estimators import ESTIMATORS, Subject
 from mbrl.algorithms.weighting import weighed
 from mbrl.errors import ArgumentError
+from mbrl.graph import build_graph
+from mbrl.ranks import ALONE
 from tests.algorithms.linear import (
     CLOSED,
     OPEN,
@@ -53,6 +56,8 @@ def scores(means, policy, draw, row):
 
 def baselined(returns, row, baseline, standardize):
     """The advantage of one of the rows that run at a step."""
+    if standardize and len(returns) == 1:
+        return 0.0  # there is no scale
     others = np.delete(returns, row)
     shift = {"none": 0.0, "mean": returns.mean()}.get(baseline)
     if shift is None:
@@ -92,6 +97,16 @@ def test_the_score_function_by_hand_with_rows_that_end(baseline, standardize, se
     np.testing.assert_allclose(gradient(result, "log_sd"), log_sd, rtol=1e-10, atol=1e-12)
     returns = sum(0.8**k * rewards[k] for k in range(H))
     np.testing.assert_allclose(result.returns, returns, rtol=1e-12)
+
+
+@pytest.mark.parametrize("baseline", ["none", "mean", "leave_one_out"])
+def test_steps_without_a_scale_do_not_count(baseline):
+    made = setup(OPEN, None, 3, kind="score_function", baseline=baseline, standardize=True)
+    returns = torch.tensor([[1.0, 2.0, 6.0], [5.0, 5.0, 5.0], [7.0, 0.0, 0.0]]).double()
+    alive = torch.tensor([[True, True, True], [True, True, True], [True, False, False]])
+    found = made.estimator._scores._advantages(returns, alive, ALONE)
+    assert (found[0].abs() > 0.1).all()
+    assert torch.equal(found[1:], torch.zeros(2, 3).double())
 
 
 def reward_slopes(states, actions, K):
@@ -236,6 +251,30 @@ def test_the_best_return_never_gets_worse_though_the_policy_does():
     assert all(later >= earlier for earlier, later in itertools.pairwise(best))
     assert 2 <= new < 40
     assert best[-1] > best[0]
+
+
+def test_held_actions_climb_at_the_steps_they_are_drawn_in():
+    nodes = {
+        "policy": {**OPEN, "outputs": ["proposed"]},
+        "hold": {
+            "kind": "hold", "steps": 2, "inputs": {"value": "proposed", "previous": "last"},
+            "outputs": {"held": "action"},
+        },
+    }  # fmt: skip
+    task, generator = LinearQuadratic(0.0), torch.Generator().manual_seed(7)
+    section = {"nodes": nodes, "carry": {"last": "action"}}
+    graph = build_graph(section, task, generator=generator)
+    subject = Subject.of(graph, horizon=H, batch=16)
+    made, policy = ESTIMATORS["hybrid"](subject), graph.nodes["policy"].policy
+    best, idle = [], policy.mean.detach()[1::2].clone()
+    for _ in range(20):
+        found = made.estimate(problem(task, 16, generator))
+        best.append(found.measured["best_return"])
+        actions = found.trajectory.actions[:, int(found.returns.argmax())]
+        torch.testing.assert_close(policy.squash(policy.mean)[::2], actions[::2])
+        assert torch.equal(actions[::2], actions[1::2])
+    assert all(later >= earlier for earlier, later in itertools.pairwise(best))
+    assert torch.equal(policy.mean[1::2], idle)
 
 
 def test_the_best_sequence_outlives_a_change_of_length():
