@@ -88,7 +88,8 @@ class LearnedMPC:
         cost: of states only, as the next two: terms of residuals in place of the task's cost; see
             ``mbrl.planning.make_problem``.
         terminal: the same of the last state.
-        until_termination: whether nothing is earned after the end of an episode.
+        until_termination: whether nothing is earned after the end of an episode, with states; in
+            the space of observations nobody knows of ends.
         episodes: in an iteration.
         random_episodes: of random actions, before the first.
         validation_episodes: of random actions, which no fit sees.
@@ -157,6 +158,11 @@ class LearnedMPC:
         self._costs: dict[str, Any] = {"cost": cost, "terminal": terminal}
         if observing:
             _refuse(**self._costs)
+            if not until_termination:
+                raise ConfigError(
+                    "algorithm.until_termination has no effect: a model of observations does not "
+                    "know when episodes end; leave it at True, or choose space: states"
+                )
         else:
             self._costs["until_termination"] = until_termination
             _check_known_reward(task, cost, self._learner.model)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import softplus
 
 
 class Squash(nn.Module):
@@ -11,7 +12,9 @@ class Squash(nn.Module):
 
     m and h are the middle and half width of [low, high]. The map has unit slope at z = 0, so z is a
     control in its own units as long as it is small; unbounded coordinates pass unchanged. Unlike a
-    clamp it always has a gradient: an engine that clamps gives none beyond the bound.
+    clamp it always has a gradient: an engine that clamps gives none beyond the bound. With a single
+    bound b, below or above, it is :math:`b + \log(1 + e^{z - b})` or
+    :math:`b - \log(1 + e^{b - z})`: z itself far inside, and the bound far outside.
 
     Args:
         low: lower bounds, [nu]; -inf where unbounded.
@@ -26,6 +29,8 @@ class Squash(nn.Module):
     _middle: Tensor
     unit: Tensor
     _bounded: Tensor
+    _floored: Tensor
+    _topped: Tensor
 
     def __init__(self, low: Tensor, high: Tensor):
         super().__init__()
@@ -38,6 +43,9 @@ class Squash(nn.Module):
         self.register_buffer("unit", torch.where(bounded, (high - low) / 2, 1.0), persistent=False)
         self.register_buffer("_bounded", bounded, persistent=False)
         self._all_bounded = bool(bounded.all())
+        self.register_buffer("_floored", low.isfinite() & ~bounded, persistent=False)
+        self.register_buffer("_topped", high.isfinite() & ~bounded, persistent=False)
+        self._half_bounded = bool((self._floored | self._topped).any())
         self._is_tanh = bool(((low == -1) & (high == 1)).all())
 
     def forward(self, value: Tensor) -> Tensor:
@@ -46,7 +54,14 @@ class Squash(nn.Module):
         if self._is_tanh:  # the range of most stock environments: m = 0, h = 1
             return torch.tanh(value)
         squashed = self._middle + self.unit * torch.tanh(value / self.unit)
-        return squashed if self._all_bounded else torch.where(self._bounded, squashed, value)
+        if self._all_bounded:
+            return squashed
+        if self._half_bounded:
+            # Zeros in place of infinite bounds: their derivatives would be NaN all the same.
+            low, high = (torch.where(b.isfinite(), b, 0.0) for b in (self.low, self.high))
+            above, below = low + softplus(value - low), high - softplus(high - value)
+            value = torch.where(self._floored, above, torch.where(self._topped, below, value))
+        return torch.where(self._bounded, squashed, value)
 
 
 def saturation(action: Tensor, low: Tensor, high: Tensor, threshold: float = 0.98) -> float:

@@ -336,6 +336,11 @@ def test_it_learns_what_is_rewarded(tmp_path, racing):
         ),
         (
             CHEETAH,
+            {"until_termination": False},
+            "^algorithm.until_termination has no effect: .*; leave it at True, or choose space",
+        ),
+        (
+            CHEETAH,
             {"terminal": {"effort": {"residual": {"kind": "control"}}}},
             "^algorithm.terminal: residuals are of states",
         ),

@@ -36,3 +36,24 @@ def test_soft_lower_bound_is_smooth_identity_above_and_floor_below():
     assert bool((y.diff() >= 0).all())
     slope = y.diff() / x.diff()
     assert float(slope.diff().abs().max()) < 0.02, "no kink at the threshold"
+
+
+def test_a_single_bound_is_kept_to():
+    inf = torch.inf
+    low, high = torch.tensor([0.0, -inf, -1.0, -inf]), torch.tensor([inf, 2.0, 1.0, inf])
+    squash = Squash(low, high)
+    values = torch.linspace(-30, 30, 12_001, dtype=torch.float64)[:, None].repeat(1, 4)
+    values.requires_grad_()
+    found = squash(values)
+    assert bool((found >= low).all())
+    assert bool((found <= high).all())
+    inside = values.detach()
+    torch.testing.assert_close(found[-1, 0], inside[-1, 0], rtol=0, atol=1e-12)
+    torch.testing.assert_close(found[0, 1], inside[0, 1], rtol=0, atol=1e-12)
+    assert torch.equal(found[:, 3], inside[:, 3])
+    (slope,) = torch.autograd.grad(found.sum(), values)
+    middle = slope[4000:8001]
+    assert bool(((middle > 0) & (middle <= 1)).all())
+    assert slope.isfinite().all()
+    differences = (found[2:] - found[:-2]) / (values[2:] - values[:-2])
+    torch.testing.assert_close(slope[1:-1], differences, rtol=0, atol=1e-5)
