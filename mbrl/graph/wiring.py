@@ -230,8 +230,17 @@ def _carry(name: str, entry: Any) -> CarrySpec:
             f"got {options['width']!r}"
         )
     if name == "state":
+        if options["width"] not in (None, "nx") or options["initial"] != 0.0:
+            raise GraphError(
+                "graph.carry.state takes a source alone, of width nx: it begins where the task does"
+            )
         options["width"] = "nx"
     elif options["initial"] == OBSERVED:
+        if options["width"] not in (None, "n_obs"):
+            raise GraphError(
+                f"graph.carry.{name}.width must be n_obs, or left out, where it begins as what is "
+                f"observed; got {options['width']!r}"
+            )
         options["width"] = "n_obs"
     return CarrySpec(**options)
 

@@ -108,7 +108,7 @@ class Fitting:
             Mean training loss and, after the epoch, held-out loss, of every member, [E] each.
 
         Raises:
-            DivergenceError: if a loss is not finite; names the members.
+            DivergenceError: if a loss or a parameter is not finite; names the members.
         """
         rows = self._rows.gather(1, self._orders()).to(self._inputs.device)
         total = self._inputs.new_zeros(self._model.members)
@@ -119,13 +119,8 @@ class Fitting:
             self._optimizer.step()
             total += losses.detach() * batch.shape[1]
         mean = (total / rows.shape[1]).cpu()
-        lost = (~mean.isfinite()).nonzero()[:, 0].tolist()
-        if lost:
-            raise DivergenceError(
-                f"the loss of members {lost} is not finite in epoch {self.epochs}; a smaller "
-                f"learning rate may help",
-                lost,
-            )
+        self._check("the loss", mean.isfinite())
+        self._check("a parameter", self._finite())  # the last step's, which no loss has seen
         self._losses.append(mean)
         held_out = self._judged()
         return mean, held_out
@@ -182,6 +177,21 @@ class Fitting:
     def _orders(self) -> Tensor:
         members, n = self._rows.shape
         return torch.stack([torch.randperm(n, generator=self._generator) for _ in range(members)])
+
+    def _check(self, what: str, finite: Tensor) -> None:
+        lost = (~finite).nonzero()[:, 0].tolist()
+        if lost:
+            raise DivergenceError(
+                f"{what} of members {lost} is not finite in epoch {self.epochs}; a smaller "
+                "learning rate may help",
+                lost,
+            )
+
+    @torch.no_grad()
+    def _finite(self) -> Tensor:
+        """Return whose parameters are, [E]."""
+        parts = [p.isfinite().reshape(len(p), -1).all(1) for p in self._model.by_member().values()]
+        return torch.stack(parts).all(0).cpu()
 
     @torch.no_grad()
     def _judged(self) -> Tensor | None:

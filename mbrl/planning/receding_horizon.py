@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mbrl.errors import ArgumentError, suggestion
 from mbrl.planning.checks import check_counts, check_not_negative, check_positive
+from mbrl.planning.model import naming
 from mbrl.planning.planner import NOTHING, Plan, Planner
 from mbrl.planning.problem import Policy, Problem
 from mbrl.planning.restart import plan_or_restart
@@ -256,7 +257,9 @@ class RecedingHorizon:
         if len(others):
             elsewhere, away = problem.rows(others), state[others]
             start = self._fed_back(elsewhere, away, prepared.rows(others))
-            parts.append((others, self._planned(elsewhere, away, start, self.schedule.first)))
+            with naming(others):
+                found = self._planned(elsewhere, away, start, self.schedule.first)
+            parts.append((others, found))
         return Plan.joined(parts)
 
     def _planned(

@@ -419,3 +419,21 @@ def test_a_state_of_other_data_is_refused():
     ]
     with pytest.raises(ArgumentError, match=r"\[1, 10\], this one is of \[1, 11\]"):
         fittings[1].load_state_dict(fittings[0].state_dict())
+
+
+def test_a_last_step_beyond_all_numbers_names_its_members():
+    model = ensemble(members=3)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    data = affine(100)
+    original = optimizer.step
+
+    def step():
+        original()
+        with torch.no_grad():
+            model.network.layers[0].weight[2, 0, 0] = torch.inf
+
+    optimizer.step = step
+    with pytest.raises(
+        DivergenceError, match=r"a parameter of members \[2\] is not finite in epoch"
+    ):
+        fit(model, data, epochs=1, optimizer=optimizer, generator=seeded(), batch_size=200)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from mbrl.errors import ArgumentError
+from mbrl.errors import ArgumentError, DivergenceError
 from mbrl.planning import (
     CEM,
     ILQR,
@@ -259,6 +259,17 @@ class Bursts(torch.nn.Module):
 
     def forward(self, state, action):
         return torch.where(state > 5, torch.nan, state + action)
+
+
+def test_a_row_that_diverges_elsewhere_is_named_as_it_is_in_the_batch():
+    one = torch.ones(1, dtype=torch.float64)
+    problem = Problem(TorchModel(Bursts(), 1), SquaredCost(one, one, one), -one, one, 6)
+    calm = torch.zeros(2, 1).double()
+    policy = RecedingHorizon(problem, ILQR(iterations=1))
+    policy.prepare(ILQR(iterations=1).plan(problem, calm), begun(calm))
+    with pytest.raises(DivergenceError) as caught:
+        policy.act(np.array([[0.0], [6.0]]), 0)
+    assert caught.value.rows == (1,)
 
 
 def test_a_row_that_diverges_does_not_take_the_tail_from_others():
