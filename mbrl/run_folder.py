@@ -109,6 +109,9 @@ class RunFolder:
     def release(self) -> None:
         """End what :meth:`claim` began."""
         if self._claim is not None:
+            with contextlib.suppress(OSError):  # a child that was forked may have it, too
+                locks: Any = importlib.import_module("fcntl")
+                locks.flock(self._claim, locks.LOCK_UN)
             os.close(self._claim)
             self._claim = None
 

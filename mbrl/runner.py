@@ -137,17 +137,18 @@ class _Run:
             self.folder = RunFolder.create(
                 Path(config.output_dir), config.name or "run", config.seed
             )
-            self.folder.claim()
-            self.folder.write_config(config.as_dict())
         else:
             self.folder = RunFolder.open(resume)
-            self.folder.claim()
-            try:
+        self.folder.claim()
+        try:
+            if resume is None:
+                self.folder.write_config(config.as_dict())
+            else:
                 self._go_on(resumed_config(resume))
-            except BaseException:
-                self.folder.release()
-                raise
-        ranks.told(str(self.folder.path))
+            ranks.told(str(self.folder.path))
+        except BaseException:
+            self.folder.release()
+            raise
 
     def _go_on(self, before: Config) -> None:
         """Begin where the newest checkpoint is."""

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import time
 
 import pytest
@@ -106,9 +107,12 @@ def test_a_run_is_trained_by_one_process_at_a_time(tmp_path):
     other = RunFolder(folder.path)
     with pytest.raises(ConfigError, match="is being trained by another process"):
         other.claim()
+    # A child that was forked has the parent's descriptors, and may live longer.
+    child = os.dup(folder._claim)
     folder.release()
     other.claim()
     other.release()
+    os.close(child)
 
 
 def test_where_nothing_can_be_locked_runs_are_trained_all_the_same(tmp_path, monkeypatch):

@@ -253,6 +253,19 @@ def test_a_run_in_progress_is_left_alone(config, at_update, tmp_path):
     resume(path)  # which has ended
 
 
+def test_a_run_that_could_not_begin_is_free_again(config, monkeypatch):
+    path = run(config()).run_dir
+    for begin in (lambda: resume(path), lambda: run(config())):
+        with monkeypatch.context() as patch:
+            patch.setattr(runner.Ranks, "told", lambda *_: (_ for _ in ()).throw(Crash))
+            with pytest.raises(Crash):
+                begin()
+        folder = runner.RunFolder(newest(path.parent))
+        folder.claim()
+        folder.release()
+    resume(path)
+
+
 def test_the_best_of_a_run_are_the_weights_that_were_measured(config, monkeypatch):
     measured, returns, weights = PolicyGradient._measured, [1.0, 5.0, 3.0, 2.0], []
 

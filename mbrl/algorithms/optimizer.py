@@ -27,8 +27,8 @@ class OptimizerOptions:
         final_lr: learning rate at the end, as a share of ``lr``; linear in between.
         betas: Adam's decay rates; for no other.
         momentum: SGD's momentum; for no other.
-        weight_decay: L2 penalty on weights and biases; on no others, as deviations of noise and
-            actions that are parameters themselves: smaller is not simpler there.
+        weight_decay: L2 penalty on all parameters, as torch has it: deviations of noise, which are
+            logarithms of shares, and actions that are parameters themselves are drawn to 0 as well.
         bias_factor: multiplies the learning rate of biases.
         deviation_factor: multiplies the learning rate of the deviations of action noise, where they
             are parameters.
@@ -110,25 +110,20 @@ def set_learning_rate(
 def _groups(
     parameters: Mapping[str, torch.nn.Parameter], options: OptimizerOptions
 ) -> list[dict[str, Any]]:
-    """Return the parameters by the factor on their learning rate, and by whether they decay."""
-    groups: dict[tuple[float, bool], list[torch.nn.Parameter]] = {}
+    """Return the parameters by the factor on their learning rate."""
+    groups: dict[float, list[torch.nn.Parameter]] = {}
     unused = {"bias_factor", "deviation_factor"}
     for name, parameter in parameters.items():
-        last = name.rpartition(".")[2]
-        key, factor = _factor(last, options)
+        key, factor = _factor(name.rpartition(".")[2], options)
         unused.discard(key)
-        stays = options.weight_decay > 0 and not ("weight" in last or "bias" in last)
-        groups.setdefault((factor, stays), []).append(parameter)
+        groups.setdefault(factor, []).append(parameter)
     for key in sorted(unused):
         if getattr(options, key) != 1:
             raise ArgumentError(
                 f"optimizer.{key} is {getattr(options, key)}, but no parameter of the policy is "
                 f"what it multiplies; leave it at 1.0"
             )
-    return [
-        {"params": members, "factor": factor, **({"weight_decay": 0.0} if stays else {})}
-        for (factor, stays), members in groups.items()
-    ]
+    return [{"params": members, "factor": factor} for factor, members in groups.items()]
 
 
 def _factor(name: str, options: OptimizerOptions) -> tuple[str, float]:

@@ -162,11 +162,12 @@ class PolicyGradient:
         for name, parameter in self._parameters.items():
             parameter.grad = estimate.gradients[name]
         norm = self._gradient_norm()
-        # Nothing is remembered of an update that diverged.
-        self._start.note(estimate.trajectory, start.context)
         follow = norm <= self._stable_norm or self._length == self._shortest
         if follow:
             self._clip()
+        # Nothing is remembered of an update that diverged.
+        self._start.note(estimate.trajectory, start.context)
+        if follow:
             self._optimizer.step()
         self._done += 1
         self._adapt_horizon(norm)
@@ -272,10 +273,12 @@ class PolicyGradient:
                 for gradient in gradients:
                     gradient.mul_(_LONGEST / norm)
             torch.nn.utils.clip_grad_norm_(self._parameters.values(), self._clip_norm)
-        if not all(bool(gradient.square().isfinite().all()) for gradient in gradients):
+        if self._options.kind == "adam" and not all(
+            bool(gradient.square().isfinite().all()) for gradient in gradients
+        ):
             raise DivergenceError(
-                "the gradient of the return is too large to be squared, as optimisers do; "
-                "shorten the horizon, or set algorithm.clip_norm"
+                "the gradient of the return is too large to be squared, as Adam does; shorten the "
+                "horizon, or set algorithm.clip_norm"
             )
 
     def _update_normalizers(self, trajectory: Trajectory) -> None:

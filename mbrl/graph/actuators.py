@@ -42,7 +42,8 @@ class Bounds(nn.Module):
               \mathrm{squash}: u \to m + w \tanh((u - m) / w).
 
     Either leaves the middle where it is, with slope one; a squashed action has a gradient
-    everywhere, a clipped one is the action itself until it meets a bound.
+    everywhere, a clipped one is the action itself until it meets a bound. What is squashed by a
+    single bound is itself far inside, as :class:`~mbrl.nn.Squash` has it.
 
     Args:
         low: [n]; -inf where unbounded.
@@ -60,7 +61,9 @@ class Bounds(nn.Module):
         self.register_buffer("high", high, persistent=False)
         self._squash = Squash(low, high) if limit == "squash" else None
         if self._squash is not None:
-            middle = self._squash(torch.zeros_like(low))  # 0 where unbounded
+            # Where there is a single bound, that; 0 where there is none.
+            middle = low.nan_to_num(0.0, 0.0, 0.0) + high.nan_to_num(0.0, 0.0, 0.0)
+            middle = torch.where(low.isfinite() & high.isfinite(), 0.5 * middle, middle)
             self.register_buffer("_middle", middle, persistent=False)
 
     def forward(self, action: Tensor) -> Tensor:

@@ -13,8 +13,8 @@ class Squash(nn.Module):
     m and h are the middle and half width of [low, high]. The map has unit slope at z = 0, so z is a
     control in its own units as long as it is small; unbounded coordinates pass unchanged. Unlike a
     clamp it always has a gradient: an engine that clamps gives none beyond the bound. With a single
-    bound b, below or above, it is :math:`b + \log(1 + e^{z - b})` or
-    :math:`b - \log(1 + e^{b - z})`: z itself far inside, and the bound far outside.
+    bound b, below or above, it is :math:`b + \log(1 + e^z)` or :math:`b - \log(1 + e^{-z})`: the
+    distance from the bound is z far inside, and 0 far outside.
 
     Args:
         low: lower bounds, [nu]; -inf where unbounded.
@@ -59,7 +59,7 @@ class Squash(nn.Module):
         if self._half_bounded:
             # Zeros in place of infinite bounds: their derivatives would be NaN all the same.
             low, high = (torch.where(b.isfinite(), b, 0.0) for b in (self.low, self.high))
-            above, below = low + softplus(value - low), high - softplus(high - value)
+            above, below = low + softplus(value), high - softplus(-value)
             value = torch.where(self._floored, above, torch.where(self._topped, below, value))
         return torch.where(self._bounded, squashed, value)
 

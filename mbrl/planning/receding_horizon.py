@@ -156,7 +156,7 @@ class RecedingHorizon:
         :meth:`reset`.
 
         Args:
-            states: [B, nx], or of a single episode [nx].
+            states: [B, nx], or of a single episode [nx], whose context may then be [n].
             t: index of the step in the episodes; None: the one after the last, 0 after
                 :meth:`reset`.
             contexts: [B, n]; None: there are none.
@@ -170,7 +170,8 @@ class RecedingHorizon:
         """
         state = torch.from_numpy(np.array(states, dtype=np.float64))
         if state.ndim == 1:
-            of_one: Array = self.act(state[None].numpy(), t, contexts, running)[0]
+            goals = None if contexts is None else np.atleast_2d(contexts)
+            of_one: Array = self.act(state[None].numpy(), t, goals, running)[0]
             return of_one
         t = self._next if t is None else t
         rows = np.arange(len(state)) if running is None else np.flatnonzero(running)
@@ -259,6 +260,9 @@ class RecedingHorizon:
             start = self._fed_back(elsewhere, away, prepared.rows(others))
             with naming(others):
                 found = self._planned(elsewhere, away, start, self.schedule.first)
+            if prepared.gains is not None and found.gains is None:
+                # The others' feedback stays: this plan has none, which is what zeros are.
+                found = found._replace(gains=torch.zeros_like(prepared.gains[:, others]))
             parts.append((others, found))
         return Plan.joined(parts)
 

@@ -40,7 +40,7 @@ def test_soft_lower_bound_is_smooth_identity_above_and_floor_below():
 
 def test_a_single_bound_is_kept_to():
     inf = torch.inf
-    low, high = torch.tensor([0.0, -inf, -1.0, -inf]), torch.tensor([inf, 2.0, 1.0, inf])
+    low, high = torch.tensor([5.0, -inf, -1.0, -inf]), torch.tensor([inf, 2.0, 1.0, inf])
     squash = Squash(low, high)
     values = torch.linspace(-30, 30, 12_001, dtype=torch.float64)[:, None].repeat(1, 4)
     values.requires_grad_()
@@ -48,8 +48,8 @@ def test_a_single_bound_is_kept_to():
     assert bool((found >= low).all())
     assert bool((found <= high).all())
     inside = values.detach()
-    torch.testing.assert_close(found[-1, 0], inside[-1, 0], rtol=0, atol=1e-12)
-    torch.testing.assert_close(found[0, 1], inside[0, 1], rtol=0, atol=1e-12)
+    torch.testing.assert_close(found[-1, 0], 5 + inside[-1, 0], rtol=0, atol=1e-12)
+    torch.testing.assert_close(found[0, 1], 2 + inside[0, 1], rtol=0, atol=1e-12)
     assert torch.equal(found[:, 3], inside[:, 3])
     (slope,) = torch.autograd.grad(found.sum(), values)
     middle = slope[4000:8001]

@@ -252,6 +252,10 @@ def test_a_row_that_begins_elsewhere_does_not_change_the_plans_of_others():
     assert [asked["actions"].shape[1] for asked in planner.asked] == [1]
     end = problem.model.rollout(moved[1:2], plan.actions[:, 1:2], problem.scene)
     torch.testing.assert_close(policy.plan.states[:, 1:2], end)
+    # Noted makes no gains, and leaves those of others.
+    assert plan.gains is not None
+    assert torch.equal(policy.plan.gains[:, [0, 2]], plan.gains[:, [0, 2]])
+    assert not policy.plan.gains[:, 1].any()
 
 
 class Bursts(torch.nn.Module):
@@ -296,6 +300,9 @@ def test_a_plan_made_for_another_context_is_no_plan():
     x, goals = HANGING[[0, 0]], torch.tensor([[1.0], [2.0]]).double()
     plan = ILQR(iterations=1).plan(problem, x, torch.stack([RAMP[:, 0], -RAMP[:, 0]], dim=1))
     policy.prepare(plan, Start(x, goals))
+    policy.act(x[0].numpy(), 0, goals[1].numpy())
+    assert torch.equal(policy.plan.actions, plan.actions[:, [1]])
+    policy.reset()
     policy.act(x.numpy(), 0, goals.flip(0).numpy())  # the same starts in another order
     assert torch.equal(policy.plan.actions, plan.actions[:, [1, 0]])
     assert planner.asked == []
