@@ -323,9 +323,9 @@ class _Run:
         """After an update: evaluate if it is time, keep the best, write a checkpoint."""
         every = self.config.evaluation.every
         score = _NOTHING
-        content = self._content
+        state = self._algorithm.state_dict
         if every == 0:
-            content = self._content_measured
+            state = getattr(self._algorithm, "measured_state_dict", state)
             # Returns over rollouts of different lengths do not compare: longer ones rank first.
             value = measured.get("return_mean", float("nan"))
             if math.isfinite(value):
@@ -337,7 +337,7 @@ class _Run:
         # The best first: latest.pt must not know of a best.pt that a crash kept from being written.
         if score > self._best:
             self._best = score
-            checkpoint.save(self.folder.best, content())
+            checkpoint.save(self.folder.best, self._content(state()))
         if self._update % self.config.checkpoint.every == 0:
             self._save()
 
@@ -346,7 +346,8 @@ class _Run:
             checkpoint.save(self.folder.latest, self._content(), keep_previous=True)
             self._saved, self._saved_at = self._update, time.perf_counter()
 
-    def _content(self) -> dict[str, Any]:
+    def _content(self, state: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Return what a checkpoint holds; ``state``: of the algorithm, None: the present one."""
         task = self._task
         return {
             "update": self._update,
@@ -356,7 +357,7 @@ class _Run:
             "best": list(self._best),
             "owed": self._owed,
             "torch_numbers": torch.get_rng_state(),
-            "algorithm": self._algorithm.state_dict(),
+            "algorithm": self._algorithm.state_dict() if state is None else state,
             "sizes": {
                 "state_size": task.state_size,
                 "observation_size": task.observation_size,
@@ -364,11 +365,6 @@ class _Run:
                 "action_high": task.action_high,
             },
         }
-
-    def _content_measured(self) -> dict[str, Any]:
-        """Return the content of a checkpoint whose weights are those that the update measured."""
-        state = getattr(self._algorithm, "measured_state_dict", self._algorithm.state_dict)
-        return {**self._content(), "algorithm": state()}
 
     def _restore(self, content: dict[str, Any]) -> None:
         try:
